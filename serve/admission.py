@@ -155,9 +155,11 @@ class Slot:
         self.load, self._admission.held = wanted, others + wanted
 
     def measure(self, lengths: Sequence[int]) -> None:
-        """Replace the estimate by the tokens of texts that are now tokenised, given their lengths.
+        """Replace the estimate by the rows that texts have become, given their lengths in tokens.
+
+        A text in windows is several rows.
 
         Raises:
             Overloaded: there is no room for that many tokens.
         """
-        self.add(Load(tokens=sum(lengths) - self.load.tokens, chars=-self.load.chars))
+        self.add(Load(len(lengths), sum(lengths)) - self.load)

@@ -21,6 +21,14 @@ from serve.metrics import Metrics
 from serve.open_model import ServedModel
 from serve.request_record import ModelWork, begin_work
 from serve.settings import ServeSettings
+from serve.text_windows import (
+    AS_SERVED,
+    AskedWindows,
+    reader_of,
+    refuse_too_many_windows,
+    results_of_texts,
+    windows_of,
+)
 from serve.texts import (
     Text,
     errors_at,
@@ -29,12 +37,12 @@ from serve.texts import (
     refuse_truncated,
     refuse_wrong_arity,
 )
-from serve.tokenising import Tokenised, Tokenising
+from serve.tokenising import Tokenised, Tokenising, most_windows
 from spd_deploy.domain.answers import Answer, answers_of, decided_of
 from spd_deploy.domain.decision import Decided
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import Side, Tokens
+from spd_deploy.domain.text import Side, Tokenizer, Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
 class Classified:
     """The answer to one text, labels best first, with its tokens read and its tokens cut off.
 
+    Tokens are read in ``windows``, which share some; one for a text that fits or is cut.
+
     ``logits_C`` has the model's outputs in their order; ``decided`` says which labels are given.
     """
 
@@ -52,6 +62,7 @@ class Classified:
     logits_C: NDArray[np.float32]
     n_tokens: int
     dropped_tokens: int
+    windows: int = 1
 
     @property
     def given(self) -> list[str]:
@@ -93,15 +104,23 @@ class Timing:
         return ", ".join(f"{name};dur={1000 * value:.3f}" for name, value in stages.items())
 
 
-# Gets the texts of an answered request, its answers, and the task that they are of.
-AfterAnswer = Callable[[Sequence[Text], Sequence[Classified], Task], None]
+# Gets the texts of an answered request, its answers, the task that they are of, and how long texts
+# were asked to be read.
+AfterAnswer = Callable[[Sequence[Text], Sequence[Classified], Task, AskedWindows], None]
 
 
 class Classifier:
     """An open model with its engine, its admission control and its tokeniser threads."""
 
     def __init__(self, served: ServedModel, settings: ServeSettings, metrics: Metrics) -> None:
-        """Start the engine; :meth:`close` ends it."""
+        """Start the engine; :meth:`close` ends it.
+
+        Raises:
+            BadSetting: the server's window stride is not smaller than the model's windows.
+        """
+        self._reader = served.tokenizer.in_windows(
+            windows_of(settings, AS_SERVED), pairs=served.takes != "single"
+        )
         self.served = served
         self.in_use = 0  # requests that this version still has to answer
         self.after_answer: AfterAnswer | None = None
@@ -140,38 +159,42 @@ class Classifier:
         raw_scores: bool,
         request_id: str,
         side: Side | None = None,
+        asked: AskedWindows = AS_SERVED,
         deadline: Deadline = NO_DEADLINE,
     ) -> tuple[list[Classified], Timing]:
         """The answers to the texts in their order, and where the time went.
 
         Cancelling the call frees the request's slot and removes its rows from the queue. The log
         names a row that fails by its ``request_id``. Texts are cut at ``side``, by default where
-        training cut them.
+        training cut them; or they are read in windows, as the request or the server says.
 
         Raises:
             Refusal: a text is empty, too long or of the wrong kind for the model; the queue is
                 full; the model failed on one of the texts; or the deadline cannot be met.
         """
+        reader = self._reader_for(asked)
         for text in texts:
             with errors_at(text.where):
-                self._refuse_unfit(text, truncate=truncate)
-        load = self._load_of(texts)
+                self._refuse_unfit(text, reader, truncate=truncate)
+        load = self._load_of(texts, reader)
         with self.used(), self.admission.slot_for(load) as slot:
             deadline.refuse_within(self._completion_time_s(load))
             work = begin_work(self.served.name, len(texts))
             async with deadline.limit():
-                tokenised = await self._tokenising.tokens_of(texts, side)
+                tokenised = await self._tokenising.tokens_of(texts, side, reader)
                 rows = tokenised.rows
                 work.tokenised(rows, tokenised.tok_s, queue_s=tokenised.queue_s)
                 self._metrics.texts_tokenised(
                     tokenised.tok_s,
                     queue_s=tokenised.queue_s,
                     truncated=sum(row.dropped > 0 for row in rows),
+                    windows=sum(len(row.windows) for row in rows if row.overflowing),
                 )
                 places = [text.where for text in texts]
                 self._refuse_rows(places, rows, truncate=truncate)
-                slot.measure([len(row) for row in rows])
-                ran = await self._run(places, rows, request_id)
+                refuse_too_many_windows(rows, self._settings)
+                slot.measure([len(window) for row in rows for window in row.windows])
+                ran = await self._run(places, rows, request_id, reader)
         return self._answered(places, tokenised, ran, work, raw_scores=raw_scores)
 
     async def classify_rows(
@@ -191,7 +214,7 @@ class Classifier:
             work = begin_work(self.served.name, len(rows))
             work.tokenised(rows, 0.0)
             async with deadline.limit():
-                ran = await self._run(places, rows, request_id)
+                ran = await self._run(places, rows, request_id, self.served.tokenizer)
         return self._answered(places, Tokenised(rows=rows), ran, work, raw_scores=False)
 
     async def encodings_of(
@@ -206,7 +229,7 @@ class Classifier:
             with errors_at(text.where):
                 refuse_blank(text)
                 refuse_too_many_characters(text, max_chars=self._max_chars)
-        with self.used(), self.admission.slot_for(self._load_of(texts)):
+        with self.used(), self.admission.slot_for(self._load_of(texts, self.served.tokenizer)):
             return await self._tokenising.encodings_of(texts, special_tokens=special_tokens)
 
     @contextlib.contextmanager
@@ -228,16 +251,29 @@ class Classifier:
         """A text with more characters is tokenised from its beginning only."""
         return self._settings.max_chars_per_token * self.served.tokenizer.max_tokens
 
-    def _refuse_unfit(self, text: Text, *, truncate: bool) -> None:
+    def _reader_for(self, asked: AskedWindows) -> Tokenizer:
+        """The tokenizer that reads long texts as a request asks.
+
+        Raises:
+            MalformedRequest: what it asks does not go together, or not with the model.
+        """
+        if asked == AS_SERVED:
+            return self._reader
+        pairs = self.served.takes != "single"
+        return reader_of(self.served.tokenizer, self._settings, asked, pairs=pairs)
+
+    def _refuse_unfit(self, text: Text, reader: Tokenizer, *, truncate: bool) -> None:
         """Refuse a text that this model cannot take, before it is tokenised."""
         refuse_wrong_arity(text, self.served.takes)
         if not truncate:
-            refuse_too_many_characters(text, max_chars=self._max_chars)
+            refuse_too_many_characters(text, max_chars=self._max_chars * most_windows(reader))
 
-    def _load_of(self, texts: Sequence[Text]) -> Load:
+    def _load_of(self, texts: Sequence[Text], reader: Tokenizer) -> Load:
         """The work of texts that are not tokenised; what is cut off beforehand is none."""
-        sizes = (sum(min(len(part), self._max_chars) for part in text.parts) for text in texts)
-        return load_of(sizes, max_tokens=self.served.tokenizer.max_tokens)
+        most = most_windows(reader)
+        chars = most * self._max_chars
+        sizes = (sum(min(len(part), chars) for part in text.parts) for text in texts)
+        return load_of(sizes, max_tokens=most * reader.max_tokens)
 
     def _completion_time_s(self, load: Load) -> float:
         """Seconds until work that comes now would be done."""
@@ -254,14 +290,21 @@ class Classifier:
                     refuse_truncated(row, self.served.tokenizer.max_tokens)
 
     async def _run(
-        self, places: Sequence[str], rows: Sequence[Tokens], request_id: str
+        self, places: Sequence[str], rows: Sequence[Tokens], request_id: str, reader: Tokenizer
     ) -> list[BatchResult]:
-        """The results of all rows, or the failure of the first row that failed."""
-        futures = self.engine.submit(rows, request_id)
+        """The results of all rows, or the failure of the first row that failed.
+
+        Each window of a text is a row for the engine; the text has one result of them.
+        """
+        windows = [window for row in rows for window in row.windows]
+        futures = self.engine.submit(windows, request_id)
         try:
-            return [await _result_of(future) for future in futures]
+            ran = [await _result_of(future) for future in futures]
+            return ran if reader.windows is None else results_of_texts(rows, ran, reader.windows)
         except EngineFailed as err:
-            with errors_at(_where_of(err, places, futures)):
+            texts = zip(places, rows, strict=True)
+            of_windows = [where for where, row in texts for _ in row.windows]
+            with errors_at(_where_of(err, of_windows, futures)):
                 raise
         finally:
             for future in futures:  # removes the rows that still wait
@@ -299,8 +342,9 @@ class Classifier:
             answers=answers,
             decided=decided_of(self.served.task, ran.logits_C),
             logits_C=ran.logits_C,
-            n_tokens=len(row),
+            n_tokens=row.n_read,
             dropped_tokens=row.dropped,
+            windows=len(row.windows),
         )
 
 

@@ -27,6 +27,7 @@ from serve.request_body import read_json
 from serve.request_record import Observer, RequestRecord, ask_model
 from serve.settings import ServeSettings
 from serve.state import ServerState
+from serve.text_windows import AS_SERVED, AskedWindows
 from serve.texts import Text
 from spd_deploy.domain.text import Side, Tokens
 
@@ -124,6 +125,7 @@ async def classify(
     truncate: bool,
     raw_scores: bool,
     side: Side | None = None,
+    asked: AskedWindows = AS_SERVED,
     timeout_ms: float | None = None,
 ) -> tuple[list[Classified], Timing]:
     """The answers to a request's texts; the work ends early where the client disconnects.
@@ -136,11 +138,12 @@ async def classify(
         raw_scores=raw_scores,
         request_id=request_id_of(request.scope),
         side=side,
+        asked=asked,
         deadline=deadline_of(request.scope, timeout_ms),
     )
     rows, timing = await cancel_on_disconnect(request, work)
     if classifier.after_answer is not None:
-        classifier.after_answer(texts, rows, classifier.served.task)
+        classifier.after_answer(texts, rows, classifier.served.task, asked)
     return rows, timing
 
 

@@ -42,7 +42,8 @@ class Info(TeiInfo):
     takes: str = Field(description="What an input is: a `single` text, a `pair`, or `either`.")
     example: dict[str, Any] = Field(description="A valid body for `/v1/classify`.")
     max_tokens: int = Field(
-        description="Longest input. Longer texts are cut, or refused with `truncate: false`."
+        description="Longest input. Longer texts are cut, read in windows (as `limits.long_texts` "
+        "says), or refused with `truncate: false`."
     )
     format: str
     warning: str | None = Field(

@@ -167,6 +167,12 @@ class _ModelFamilies:
             ["model"],
             registry=registry,
         )
+        self.windows = Counter(
+            "spd_windows_total",
+            "Windows that were run of texts longer than the model's longest input.",
+            ["model"],
+            registry=registry,
+        )
         self.engine_errors = Counter(
             "spd_engine_errors_total",
             "Batches that raised, gave NaN or infinite scores, or exceeded the stall timeout.",
@@ -212,6 +218,7 @@ class ModelMetrics:
             one.labels(model) for one in (families.batch_fill, families.padding_efficiency)
         )
         self._truncated = families.truncated.labels(model)
+        self._windows = families.windows.labels(model)
         self._running_seconds = families.running_seconds.labels(model)
         self._queue_age = families.queue_age.labels(model)
         self._queue_items = families.queue_items.labels(model)
@@ -219,12 +226,19 @@ class ModelMetrics:
         self._queue_chars = families.queue_chars.labels(model)
         self._errors = {fault: families.engine_errors.labels(fault, model) for fault in BatchFault}
 
-    def texts_tokenised(self, seconds: float, *, queue_s: float, truncated: int) -> None:
-        """Count a request's tokenising, its wait before, and how many of its texts were cut."""
+    def texts_tokenised(
+        self, seconds: float, *, queue_s: float, truncated: int, windows: int = 0
+    ) -> None:
+        """Count a request's tokenising, its wait before, and how many of its texts were cut.
+
+        ``windows`` are those of its texts that are read in several.
+        """
         self._noted.append((self._tok.observe, seconds))
         self._noted.append((self._tok_queue.observe, queue_s))
         if truncated:
             self._noted.append((self._truncated.inc, truncated))
+        if windows:
+            self._noted.append((self._windows.inc, windows))
 
     def request_waited(self, seconds: float) -> None:
         """Count the seconds that a request's slowest row waited in the queue."""

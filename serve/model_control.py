@@ -203,16 +203,18 @@ class ModelControl:
         """Answer from this version from now on.
 
         Raises:
-            BadInput: its labels are not those of the model that it shadows, or by which it is.
+            BadInput: its labels are not those of the model that it shadows, or by which it is; or
+                the server's window stride does not fit its windows.
         """
         try:
             self._shadows.refuse_other_labels(model, served)
+            classifier = Classifier(served, self._settings, self._metrics)
         except SpdError:
             served.session.close()
             raise
         before, version = model.opened, model.version
         self._metrics.describe_build(served.name, build_labels(served))
-        model.serve(Classifier(served, self._settings, self._metrics), candidate)
+        model.serve(classifier, candidate)
         if model not in self._state.models:
             _log.warning("model %s: version %s answers now", served.name, candidate.version)
             self._state.serve(model)

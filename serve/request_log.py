@@ -39,6 +39,7 @@ def line_of(record: RequestRecord, now: datetime) -> dict[str, Any]:
         "model": record.model,
         "rows": work and work.rows,
         "tokens": work and work.tokens,
+        "windows": work and work.windows,
         "truncated": work and work.truncated,
         "total_ms": _ms(record.total_s),
         "read_ms": _ms(None if record.read is None else record.read - record.since),

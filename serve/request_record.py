@@ -27,6 +27,7 @@ class ModelWork:
     rows: int
     since: float = field(default_factory=time.perf_counter)
     tokens: int | None = None
+    windows: int | None = None
     truncated: int | None = None
     tok_queue_s: float | None = None
     tok_s: float | None = None
@@ -35,7 +36,8 @@ class ModelWork:
 
     def tokenised(self, rows: Sequence[Tokens], tok_s: float, *, queue_s: float = 0.0) -> None:
         """Note the rows, the seconds that tokenising them took, and those of its wait before."""
-        self.tokens = sum(len(row) for row in rows)
+        self.tokens = sum(row.n_read for row in rows)
+        self.windows = sum(len(row.windows) for row in rows)
         self.truncated = sum(row.dropped > 0 for row in rows)
         self.tok_queue_s, self.tok_s = queue_s, tok_s
 

@@ -8,11 +8,14 @@ file (``spd_deploy/cli/options/serve_options.py``), and a part of ``/info``. The
 import inspect
 import re
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.long_texts import MAX_WINDOWS, LongTexts, TextWindows, WindowPooling
 
 # Requests of so many inputs as are allowed must fit, whatever the limit on keys says.
 _NODES_PER_INPUT = 8
+_WORDS = {"long_texts": tuple(LongTexts), "window_pooling": tuple(WindowPooling)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +51,17 @@ class ServeSettings:
             longer. It bounds how long a short text waits for the batch before it.
         max_queue_chars: most characters that wait to be tokenised or are being tokenised. More
             requests get 429.
+        long_texts: what becomes of texts that are longer than the model reads, where a request does
+            not say it. cut leaves out what is behind the longest input. windows reads them in
+            windows of that length and pools their logits.
+        window_stride: tokens that a window of a text shares with the one before, as the stride of
+            Transformers' tokenizers. Where none is given, a quarter of the model's longest input.
+        window_pooling: how the logits of a text's windows become those of the text.
+        max_windows: most windows of a text. What is behind them is cut off, or the text is refused
+            if the request sets truncate to false.
         max_chars_per_token: a text with more characters than this times the model's longest input
             is tokenised from its beginning only, or refused if the request sets truncate to false.
+            A text in windows may have so many times more.
         tokenizer_threads: how many requests with long texts are tokenised at the same time.
         max_connections: most connections. One that waits for its next request makes room for a new
             one. Never more than the limit of open files allows.
@@ -81,6 +93,10 @@ class ServeSettings:
     max_queue_tokens: int = 65_536
     max_batch_s: float = 0.1
     max_queue_chars: int = 4_000_000
+    long_texts: Literal["cut", "windows"] = "cut"
+    window_stride: int | None = None
+    window_pooling: Literal["mean", "max"] = "mean"
+    max_windows: int = MAX_WINDOWS
     max_chars_per_token: int = 32
     tokenizer_threads: int = 2
     max_connections: int = 1_000
@@ -97,7 +113,16 @@ class ServeSettings:
         """Refuse a limit of zero or less."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not (isinstance(value, bool) or value > 0):
+            if field.name in _WORDS:
+                if value not in _WORDS[field.name]:
+                    raise BadSetting(
+                        f"{field.name} must be {' or '.join(_WORDS[field.name])}",
+                        got=value,
+                        fix="leave it out for the default",
+                    )
+            elif field.name == "window_stride":
+                TextWindows(stride=value)
+            elif not (isinstance(value, bool) or value > 0):
                 raise BadSetting(
                     f"{field.name} must be positive", got=value, fix="leave it out for the default"
                 )

@@ -19,6 +19,7 @@ from serve.classifier import Classified
 from serve.hosted_model import HostedModel
 from serve.open_model import ServedModel
 from serve.shadow_metrics import ShadowMetrics
+from serve.text_windows import AS_SERVED, AskedWindows
 from serve.texts import Text
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.errors import BadSetting, SpdError, reason_of
@@ -31,6 +32,7 @@ _MAX_WAITING_CHARS = 1_000_000
 _FORM = re.compile(r"(?P<model>[^=]+)=(?P<other>.+)@(?P<share>[^@]+)")
 # From this probability on, a label of several that may hold together counts as given.
 _HOLDS = 0.5
+_Observed = tuple[Sequence[Text], Sequence[Classified], Task, AskedWindows]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,9 +145,7 @@ class Shadow:
     ) -> None:
         self._spec, self._model, self._other = spec, model, other
         self._metrics, self._draw = metrics, draw
-        self._waiting: asyncio.Queue[tuple[Sequence[Text], Sequence[Classified], Task]] = (
-            asyncio.Queue(_MAX_WAITING)
-        )
+        self._waiting: asyncio.Queue[_Observed] = asyncio.Queue(_MAX_WAITING)
         self._waiting_chars = 0
         metrics.watch(spec.model, spec.other)
         model.after_answer = self.observe
@@ -159,7 +159,13 @@ class Shadow:
         """Requests that are queued."""
         return self._waiting.qsize()
 
-    def observe(self, texts: Sequence[Text], answered: Sequence[Classified], task: Task) -> None:
+    def observe(
+        self,
+        texts: Sequence[Text],
+        answered: Sequence[Classified],
+        task: Task,
+        asked: AskedWindows = AS_SERVED,
+    ) -> None:
         """Queue the texts of an answered request, if it is drawn and there is room."""
         if self._draw() >= self._spec.share:
             return
@@ -168,14 +174,14 @@ class Shadow:
             self._metrics.dropped(self._spec.model, self._spec.other, len(texts))
             return
         self._waiting_chars += chars
-        self._waiting.put_nowait((texts, answered, task))
+        self._waiting.put_nowait((texts, answered, task, asked))
 
     async def run(self) -> None:
         """Run what is queued, one request after the other."""
         while True:
-            texts, answered, task = await self._waiting.get()
+            texts, answered, task, asked = await self._waiting.get()
             try:
-                await self._compare(texts, answered, task)
+                await self._compare(texts, answered, task, asked)
             except Exception as err:  # noqa: BLE001  # a shadow that fails is counted, no more
                 self._metrics.failed(self._spec.model, self._spec.other, len(texts))
                 if not isinstance(err, SpdError):
@@ -184,12 +190,20 @@ class Shadow:
                 self._waiting_chars -= _characters(texts)
 
     async def _compare(
-        self, texts: Sequence[Text], answered: Sequence[Classified], task: Task
+        self,
+        texts: Sequence[Text],
+        answered: Sequence[Classified],
+        task: Task,
+        asked: AskedWindows,
     ) -> None:
         """Run the texts in the shadow, and count how far its scores are from the answers."""
         other = self._other.classifier()
         found, _ = await other.classify(
-            texts, truncate=True, raw_scores=False, request_id=f"shadow-of-{self._spec.model}"
+            texts,
+            truncate=True,
+            raw_scores=False,
+            request_id=f"shadow-of-{self._spec.model}",
+            asked=asked,
         )
         for mine, theirs in zip(answered, found, strict=True):
             first, second = scores_of(task, mine), scores_of(other.served.task, theirs)

@@ -102,6 +102,12 @@ def refuse_truncated(row: Tokens, max_tokens: int) -> None:
     Raises:
         TextTooLong: the row lost tokens.
     """
+    if row.dropped and row.overflowing:
+        raise TextTooLong(
+            "a text has more tokens than the model reads in windows",
+            got=f"{row.dropped} behind {len(row.windows)} windows of {max_tokens}",
+            fix="send a shorter text, or allow truncation",
+        )
     if row.dropped:
         raise TextTooLong(
             "a text has more tokens than the model reads",
@@ -126,8 +132,10 @@ def tokens_of(
         refuse_surrogates(part)
     cut = side or tokenizer.side
     read = tuple(_part_to_read(tokenizer, part, max_chars, cut) for part in text.parts)
-    if len(read) == 2 and all(map(operator.ne, read, text.parts)):
-        read = text.parts  # the longer of two gets the odd token: both lengths must be known
+    cuts = tuple(map(operator.ne, read, text.parts))
+    if len(read) == 2 and (all(cuts) or (any(cuts) and tokenizer.windows is not None)):
+        # The longer of two gets the odd token, or the windows: both lengths must be known.
+        read = text.parts
     row = tokenizer.encode(*read, side=cut)
     if read != text.parts:
         row = replace(row, dropped=row.dropped - _SPARE_TOKENS)

@@ -61,21 +61,24 @@ class Tokenising:
         for threads in (self._threads, self._thread_of_cut):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def tokens_of(self, texts: Sequence[Text], side: Side | None) -> Tokenised:
-        """The rows of the texts, cut at ``side``.
+    async def tokens_of(
+        self, texts: Sequence[Text], side: Side | None, reader: Tokenizer
+    ) -> Tokenised:
+        """The rows of the texts, cut at ``side`` or in windows, as ``reader`` reads them.
 
         Raises:
             Refusal: a text is empty for the tokenizer, or not Unicode.
         """
+        max_chars = self._max_chars * most_windows(reader)
 
         def row_of(text: Text) -> Tokens:
-            return tokens_of(self._tokenizer, text, max_chars=self._max_chars, side=side)
+            return tokens_of(reader, text, max_chars=max_chars, side=side)
 
         start = time.perf_counter()
         if sum(map(_chars_of, texts)) <= _SHORT_CHARS:
             rows = _each(row_of, texts)
             return Tokenised(rows=rows, tok_s=time.perf_counter() - start)
-        rows, tok_s = await self._in_turns(row_of, texts)
+        rows, tok_s = await self._in_turns(row_of, texts, max_chars)
         return Tokenised(rows=rows, queue_s=time.perf_counter() - start - tok_s, tok_s=tok_s)
 
     async def encodings_of(
@@ -90,13 +93,16 @@ class Tokenising:
         def encoding_of(text: Text) -> "Encoding":
             return self._tokenizer.encoding(text.text, special_tokens=special_tokens)
 
-        found, _ = await self._in_turns(encoding_of, texts)
+        found, _ = await self._in_turns(encoding_of, texts, self._max_chars)
         return found
 
     async def _in_turns(
-        self, make: Callable[[Text], T], texts: Sequence[Text]
+        self, make: Callable[[Text], T], texts: Sequence[Text], max_chars: int
     ) -> tuple[list[T], float]:
-        """What ``make`` gives for each text, and the seconds that it took."""
+        """What ``make`` gives for each text, and the seconds that it took.
+
+        Of a text, about ``max_chars`` characters are read.
+        """
         loop, made, total_s = asyncio.get_running_loop(), [], 0.0
 
         def run(some: Sequence[Text]) -> tuple[list[T], float]:
@@ -104,13 +110,18 @@ class Tokenising:
             return _each(make, some), time.perf_counter() - start
 
         for some in _turns_of(texts):
-            is_cut = any(len(part) > self._max_chars for text in some for part in text.parts)
+            is_cut = any(len(part) > max_chars for text in some for part in text.parts)
             threads = self._thread_of_cut if is_cut else self._threads
             more, seconds = await loop.run_in_executor(threads, run, some)
-            self._pace.learn(sum(min(_chars_of(text), self._max_chars) for text in some), seconds)
+            self._pace.learn(sum(min(_chars_of(text), max_chars) for text in some), seconds)
             made += more
             total_s += seconds
         return made, total_s
+
+
+def most_windows(reader: Tokenizer) -> int:
+    """How many windows a text has at most; 1 where long texts are cut."""
+    return 1 if reader.windows is None else reader.windows.most
 
 
 def _each(make: Callable[[Text], T], texts: Sequence[Text]) -> list[T]:

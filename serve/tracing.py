@@ -105,6 +105,7 @@ def attributes_of(record: RequestRecord) -> dict[str, Any]:
         "spd.model": record.model,
         "spd.rows": work and work.rows,
         "spd.tokens": work and work.tokens,
+        "spd.windows": work and work.windows,
         "spd.truncated": work and work.truncated,
     }
     return {name: value for name, value in found.items() if value not in (None, "")}

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from spd_deploy.domain.checkpoint import Scores
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.text import TOKENIZER_FILE, Lengths, Tokenizer
+from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
+from spd_deploy.domain.text_lengths import Lengths
 from spd_deploy.sessions.checkpoint_tokenizer import refuse_unembedded
 from spd_train.data.batching import (
     LabelledTokens,

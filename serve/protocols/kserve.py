@@ -20,6 +20,7 @@ from serve.http_errors import BAD_REQUEST, ErrorFormat
 from serve.protocol import LOOKING_UP, OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, field_of, refuse_count, validated
+from serve.text_windows import AskedWindows, LongTextsField, PoolingField, StrideField
 from serve.texts import Text
 from spd_deploy.domain.errors import MalformedRequest
 
@@ -31,6 +32,9 @@ class Parameters(Strict):
     truncate: bool = Field(
         default=True, description="Cut texts that are longer than max_tokens; false refuses them."
     )
+    long_texts: LongTextsField = None
+    window_stride: StrideField = None
+    window_pooling: PoolingField = None
 
 
 class Instances(Strict):
@@ -102,6 +106,7 @@ class KServe(HttpProtocol):
             texts_of(asked.instances),
             truncate=asked.parameters.truncate,
             raw_scores=asked.parameters.raw_scores,
+            asked=AskedWindows.of(asked.parameters),
         )
         predictions = [[{"label": a.label, "score": a.score} for a in row.answers] for row in rows]
         return JsonReply({"predictions": predictions}, timing)

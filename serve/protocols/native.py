@@ -3,7 +3,8 @@
     POST /v1/classify   {"inputs": [{"text": "..", "text_pair": ".."}], "truncate": true}
     ->  {"model": "..", "results": [{"labels": [{"label": "..", "score": 0.98}, ..],
                                      "predicted": [".."], "abstained": false,
-                                     "n_tokens": 9, "truncated": false, "dropped_tokens": 0}]}
+                                     "n_tokens": 9, "windows": 1,
+                                     "truncated": false, "dropped_tokens": 0}]}
 
 One result an input, in the order of the inputs; each result's labels best first.
 """
@@ -22,6 +23,7 @@ from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.vllm.vllm import Vllm
 from serve.request_body import Strict, field_of, refuse_count, validated, whole
+from serve.text_windows import AskedWindows, LongTextsField, PoolingField, StrideField
 from serve.texts import Text
 
 
@@ -40,6 +42,9 @@ class ClassifyRequest(Strict):
     truncate: bool = Field(
         default=True, description="Cut texts that are longer than max_tokens; false refuses them."
     )
+    long_texts: LongTextsField = None
+    window_stride: StrideField = None
+    window_pooling: PoolingField = None
     model: str | None = Field(
         default=None, description="The name of a model that is served. Default: the first one."
     )
@@ -71,7 +76,10 @@ class Result(BaseModel):
     abstained: bool = Field(
         description="Whether no label is given since the best score is too small."
     )
-    n_tokens: int = Field(description="Tokens that the model read, special tokens included.")
+    n_tokens: int = Field(
+        description="Tokens that the model read, special tokens included, of all windows together."
+    )
+    windows: int = Field(description="Windows that the text was read in; 1 where it is in one.")
     truncated: bool = Field(description="Whether the text was cut.")
     dropped_tokens: int = Field(
         description="Tokens that were cut off; a lower bound where a text is so long that "
@@ -126,6 +134,7 @@ class Native(HttpProtocol):
             texts_of(parsed),
             truncate=parsed.truncate,
             raw_scores=parsed.raw_scores,
+            asked=AskedWindows.of(parsed),
             timeout_ms=parsed.timeout_ms,
         )
         return JsonReply(reply(classifier.served.name, rows, top_k=parsed.top_k), timing)
@@ -190,6 +199,7 @@ def reply(model: str, rows: list[Classified], *, top_k: int | None) -> dict[str,
                 "predicted": row.given,
                 "abstained": row.decided.abstained,
                 "n_tokens": row.n_tokens,
+                "windows": row.windows,
                 "truncated": row.dropped_tokens > 0,
                 "dropped_tokens": row.dropped_tokens,
             }

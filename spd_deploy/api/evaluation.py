@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import SCORE, read_flag, read_path, read_text
+from spd_deploy.api.values import SCORE, read_flag, read_path, read_text, read_windows
 from spd_deploy.domain.calibration_error import CalibrationError
 from spd_deploy.domain.coverage import Coverage
 from spd_deploy.domain.errors import BadData, BadSetting
@@ -119,6 +119,10 @@ def evaluate(
     data: str | PathLike[str] | None = None,
     split: str = "dev",
     skip_broken_rows: bool = False,
+    long_texts: Literal["cut", "windows"] = "cut",
+    window_stride: int | None = None,
+    window_pooling: Literal["mean", "max"] | None = None,
+    max_windows: int | None = None,
     abstain_below: float | None = None,
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
@@ -134,6 +138,12 @@ def evaluate(
             on, its dev rows are scored.
         split: ``dev`` or ``train``.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
+        long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
+            logits are pooled; ``cut`` leaves out what is behind the model's longest input.
+        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            longest input.
+        window_pooling: ``mean``, the default, or ``max`` of the logits.
+        max_windows: windows of a text, by default 16; what is behind them is cut off.
         abstain_below: a score for the table of coverage, beside the usual ones.
         runtime: as for ``load``.
         device: as for ``load``.
@@ -152,10 +162,12 @@ def evaluate(
             fix="use spd predict, or name a file that has labels with --data",
         )
     below = None if abstain_below is None else SCORE.read("abstain_below", abstain_below)
+    windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
     recorder = NoteRecorder(progress)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         agreed = agreed_task(model.task, name)
-        encoder = EncodesOnce(model.tokenizer)
+        opened = model.opened().reading(windows)
+        encoder = EncodesOnce(opened.tokenizer)
         scored = labelled_rows(
             agreed, file, split, encoder, recorder, skip_broken_rows=skip_broken_rows
         )
@@ -166,7 +178,7 @@ def evaluate(
                 fix="leave --abstain-below out",
             )
         start = time.perf_counter()
-        answered = answer_parts(model.opened(), agreed, scored.parts, recorder, encoder)
+        answered = answer_parts(opened, agreed, scored.parts, recorder, encoder)
         seconds = time.perf_counter() - start
     return Evaluation(
         path=model.path,
@@ -288,7 +300,7 @@ def answer_parts(
     Raises:
         BadData: a row has no label.
     """
-    from spd_deploy.domain.text import Lengths
+    from spd_deploy.domain.text_lengths import Lengths
     from spd_deploy.sessions.offline import logits_of
 
     encode = (encoder or opened.tokenizer).encode

@@ -11,14 +11,15 @@ from spd_deploy.api.display import Displayed, ResultView
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.api.predictions import Predictions, TextPrediction, predictions_for
 from spd_deploy.api.texts import Texts, examples_from
-from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, read_path
+from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, read_path, read_windows
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
 if TYPE_CHECKING:
     from spd_deploy.domain.tasks import Task
-    from spd_deploy.domain.text import TextEncoder, Tokenizer
+    from spd_deploy.domain.text import Tokenizer
     from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Description
     from spd_train.data.examples import Example
@@ -64,14 +65,38 @@ class Model(Displayed):
     # A string is an iterable of strings too, so the overloads overlap; the first one wins.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, texts: str, pairs: str | None = None, *, progress: bool | Progress = False
+        self,
+        texts: str,
+        pairs: str | None = None,
+        *,
+        long_texts: Literal["cut", "windows"] = "cut",
+        window_stride: int | None = None,
+        window_pooling: Literal["mean", "max"] | None = None,
+        max_windows: int | None = None,
+        progress: bool | Progress = False,
     ) -> TextPrediction: ...
     @overload
     def predict(
-        self, texts: Texts, pairs: Texts | None = None, *, progress: bool | Progress = False
+        self,
+        texts: Texts,
+        pairs: Texts | None = None,
+        *,
+        long_texts: Literal["cut", "windows"] = "cut",
+        window_stride: int | None = None,
+        window_pooling: Literal["mean", "max"] | None = None,
+        max_windows: int | None = None,
+        progress: bool | Progress = False,
     ) -> Predictions: ...
     def predict(
-        self, texts: Any, pairs: Any = None, *, progress: bool | Progress = False
+        self,
+        texts: Any,
+        pairs: Any = None,
+        *,
+        long_texts: Literal["cut", "windows"] = "cut",
+        window_stride: int | None = None,
+        window_pooling: Literal["mean", "max"] | None = None,
+        max_windows: int | None = None,
+        progress: bool | Progress = False,
     ) -> TextPrediction | Predictions:
         """Classify one text, or many.
 
@@ -81,6 +106,12 @@ class Model(Displayed):
                 rows; or a table with the columns ``text`` and ``text_pair``, or with those that
                 the model was trained on.
             pairs: the second texts of a task of pairs, where ``texts`` are the first ones.
+            long_texts: ``windows`` reads a text that is longer than the model reads in windows,
+                whose logits are pooled; ``cut`` leaves out what is behind its longest input.
+            window_stride: tokens that a window shares with the one before; by default a quarter of
+                the longest input.
+            window_pooling: ``mean``, the default, or ``max`` of the logits.
+            max_windows: windows of a text, by default 16; what is behind them is cut off.
             progress: show a bar.
 
         Returns:
@@ -88,11 +119,11 @@ class Model(Displayed):
 
         Raises:
             BadData: an empty text, a value that is not a string, or a missing second text.
-            BadSetting: the model was closed.
+            BadSetting: the model was closed, or a value that is not allowed.
         """
-        found = self.classify(
-            examples_from(self.task, texts, pairs), progress=NoteRecorder(progress)
-        )
+        windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
+        examples = examples_from(self.task, texts, pairs)
+        found = self.classify(examples, progress=NoteRecorder(progress), windows=windows)
         return found[0] if isinstance(texts, str) else found
 
     def classify(
@@ -100,13 +131,10 @@ class Model(Displayed):
         examples: "Sequence[Example]",
         *,
         progress: Progress,
-        encoder: "TextEncoder | None" = None,
+        windows: TextWindows | None = None,
     ) -> Predictions:
-        """Answer rows that were read already, in their order.
-
-        ``encoder`` is what they were checked with, so that no text is tokenised twice.
-        """
-        return predictions_for(self.opened(), examples, progress, encoder)
+        """Answer rows that were read already, in their order; long ones in windows, or cut."""
+        return predictions_for(self.opened().reading(windows), examples, progress)
 
     def opened(self) -> "OpenedModel":
         """The session with its tokenizer and task.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import OneOf, read_flag, read_path, read_text
+from spd_deploy.api.values import OneOf, read_flag, read_path, read_text, read_windows
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import refuse_existing_file
 from spd_deploy.domain.progress import Progress
@@ -26,6 +26,10 @@ def predict(
     skip_broken_rows: bool = False,
     output: str | PathLike[str] | None = None,
     output_format: str | None = None,
+    long_texts: Literal["cut", "windows"] = "cut",
+    window_stride: int | None = None,
+    window_pooling: Literal["mean", "max"] | None = None,
+    max_windows: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     runtime: str = "auto",
@@ -45,6 +49,12 @@ def predict(
         skip_broken_rows: leave rows without a text out, instead of stopping at the first.
         output: the file of answers, in one of the same formats; it appears when it is whole.
         output_format: ``jsonl``, ``csv``, ``tsv`` or ``parquet``; by default by the name.
+        long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
+            logits are pooled; ``cut`` leaves out what is behind the model's longest input.
+        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            longest input.
+        window_pooling: ``mean``, the default, or ``max`` of the logits.
+        max_windows: windows of a text, by default 16; what is behind them is cut off.
         overwrite: replace the output, and begin again where one is unfinished.
         resume: go on with an unfinished output.
         runtime: as for ``load``.
@@ -76,6 +86,7 @@ def predict(
         skip_broken_rows=read_flag("skip_broken_rows", skip_broken_rows),
         overwrite=read_flag("overwrite", overwrite),
         resume=read_flag("resume", resume),
+        windows=read_windows(long_texts, window_stride, window_pooling, max_windows),
     )
     refuse_existing_file(file, overwrite=request.overwrite)
     with load(path, runtime=runtime, device=device, threads=threads) as model:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from spd_deploy.domain.long_texts import TextWindows
     from spd_deploy.domain.tasks import Task
-    from spd_deploy.domain.text import TextEncoder
+    from spd_deploy.domain.text import Tokens
     from spd_deploy.sessions.open import OpenedModel
     from spd_train.data.examples import Example
 
@@ -30,10 +31,12 @@ class TextPrediction:
         score: the probability of that label; of several labels and where the model abstains, of the
             best one; for a regression, and for labels with an order, the predicted number.
         scores: the score of every label, best first; empty for labels with an order.
-        truncated: whether the text was longer than the model reads, so that its end was cut.
+        truncated: whether the text was longer than the model reads, so that its end was cut; of a
+            text that is read in windows, whether some of it is in none.
         labels: of a multi-label model every label that is given, best first; else None.
         abstained: whether the model gives no label since its score is too small; None for a model
             that never abstains.
+        windows: how many windows of the text the model read; None where long texts are cut.
     """
 
     label: str | None
@@ -42,22 +45,22 @@ class TextPrediction:
     truncated: bool = False
     labels: tuple[str, ...] | None = None
     abstained: bool | None = None
+    windows: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields of a line of ``spd predict``, scores unrounded."""
+        read: dict[str, Any] = {"truncated": self.truncated}
+        if self.windows is not None:
+            read["windows"] = self.windows
         if self.labels is not None:
-            return {
-                "labels": list(self.labels),
-                "scores": dict(self.scores),
-                "truncated": self.truncated,
-            }
+            return {"labels": list(self.labels), "scores": dict(self.scores), **read}
         if self.label is None and not self.abstained:
-            return {"score": self.score, "truncated": self.truncated}
+            return {"score": self.score, **read}
         return {
             "label": self.label,
             "score": self.score,
             **({"scores": dict(self.scores)} if self.scores else {}),
-            "truncated": self.truncated,
+            **read,
             **({} if self.abstained is None else {"abstained": self.abstained}),
         }
 
@@ -145,14 +148,9 @@ class Predictions(Displayed, Sequence[TextPrediction]):
 
 
 def predictions_for(
-    opened: "OpenedModel",
-    examples: "Sequence[Example]",
-    progress: Progress,
-    encoder: "TextEncoder | None" = None,
+    opened: "OpenedModel", examples: "Sequence[Example]", progress: Progress
 ) -> Predictions:
     """One answer for each example, in order; texts of like lengths run together.
-
-    ``encoder`` takes the place of the model's tokenizer, where it encoded some of the texts before.
 
     Raises:
         BadData: a text holds only characters that the tokenizer drops.
@@ -161,8 +159,7 @@ def predictions_for(
 
     if not examples:
         return Predictions(())
-    encode = (encoder or opened.tokenizer).encode
-    rows = [encode(e.text, e.pair) for e in examples]
+    rows = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
     for number, row in enumerate(rows, start=1):
         if row.empty:
             raise BadData(
@@ -174,16 +171,20 @@ def predictions_for(
         logits_BC = logits_of(opened.session, opened.tokenizer, rows, advance)
     return Predictions(
         [
-            prediction_of(opened.task, logits_C, truncated=row.dropped > 0)
+            prediction_of(opened.task, logits_C, row, windows=opened.tokenizer.windows)
             for row, logits_C in zip(rows, logits_BC, strict=True)
         ]
     )
 
 
 def prediction_of(
-    task: "Task", logits_C: "NDArray[np.float32]", *, truncated: bool
+    task: "Task",
+    logits_C: "NDArray[np.float32]",
+    row: "Tokens",
+    *,
+    windows: "TextWindows | None" = None,
 ) -> TextPrediction:
-    """The answer that the logits of one row give.
+    """The answer that the logits of one row give; ``windows`` are those of its tokenizer.
 
     Raises:
         EngineFailed: the logits are not finite.
@@ -192,12 +193,14 @@ def prediction_of(
 
     answers = answers_of(task, logits_C)
     scores = {answer.label: answer.score for answer in answers}
+    truncated, count = row.dropped > 0, None if windows is None else len(row.windows)
     if task.is_regression:
         return TextPrediction(
             label=answers[0].label if task.ordinal else None,
             score=answers[0].score,
             scores={} if task.ordinal else scores,
             truncated=truncated,
+            windows=count,
         )
     decided = decided_of(task, logits_C)
     given = tuple(task.labels[i] for i in decided.given)
@@ -209,4 +212,5 @@ def prediction_of(
         truncated=truncated,
         labels=given if several else None,
         abstained=decided.abstained if task.may_abstain else None,
+        windows=count,
     )

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.long_texts import (
+    LongTexts,
+    TextWindows,
+    WindowPooling,
+    windows_from,
+)
 from spd_deploy.domain.runtime_choice import DEVICES, RUNTIME_CHOICES
 
 
@@ -72,6 +78,9 @@ class Number:
         return f"a number from {self.low:g} to {self.high:g}"
 
 
+LONG_TEXTS = OneOf(tuple(one.value for one in LongTexts))
+WINDOW_POOLING = OneOf(tuple(one.value for one in WindowPooling))
+WINDOW_STRIDE, MAX_WINDOWS = WholeNumber(0, 65536), WholeNumber(1, 65536)
 RUNTIME = OneOf(tuple(RUNTIME_CHOICES))
 DEVICE = OneOf(DEVICES)
 THREADS = WholeNumber(1, 1024)
@@ -85,6 +94,22 @@ RATE = Number(0.001, 1e6)
 BOUND_MS = Number(0.1, 600_000)
 PRICE = Number(1e-6, 1e9)
 FAIL_BELOW = Number(0.01, 100)
+
+
+def read_windows(
+    long_texts: object, stride: object, pooling: object, most: object
+) -> TextWindows | None:
+    """How long texts are read, by the parameters of those names; None to cut them.
+
+    Raises:
+        BadSetting: a value that is not allowed, or one of windows where texts are cut.
+    """
+    return windows_from(
+        LONG_TEXTS.read("long_texts", long_texts),
+        None if stride is None else WINDOW_STRIDE.read("window_stride", stride),
+        None if pooling is None else WINDOW_POOLING.read("window_pooling", pooling),
+        None if most is None else MAX_WINDOWS.read("max_windows", most),
+    )
 
 
 def read_sizes(name: str, value: object) -> tuple[int, ...]:

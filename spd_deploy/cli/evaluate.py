@@ -15,6 +15,7 @@ from spd_deploy.cli.options.common import (
     runtime_option,
     skip_broken_rows_option,
 )
+from spd_deploy.cli.options.long_text_options import long_text_options
 from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ Examples:
     "with a smaller score are left out. spd calibrate stores one in the model.  [default: the "
     "usual scores alone]",
 )
+@long_text_options
 @runtime_option
 @device_option
 @THREADS
@@ -69,6 +71,10 @@ def evaluate(
     split: str,
     skip_broken_rows: bool,
     abstain_below: float | None,
+    long_texts: str,
+    window_stride: int | None,
+    window_pooling: str | None,
+    max_windows: int | None,
     runtime: str,
     device: "Device | None",
     threads: int | None,
@@ -85,6 +91,10 @@ def evaluate(
         split=split,
         skip_broken_rows=skip_broken_rows,
         abstain_below=abstain_below,
+        long_texts=long_texts,  # type: ignore[arg-type]
+        window_stride=window_stride,
+        window_pooling=window_pooling,  # type: ignore[arg-type]
+        max_windows=max_windows,
         runtime=runtime,
         device=device,
         threads=threads,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from spd_deploy.api.loading import load
+from spd_deploy.api.values import read_windows
 from spd_deploy.cli.inputs.standard_input import standard_input
 from spd_deploy.cli.inputs.text_inputs import STANDARD, from_arguments
 from spd_deploy.cli.long_run.signals import stop_on_signals
 from spd_deploy.cli.options.common import THREADS, device_option, runtime_option
+from spd_deploy.cli.options.long_text_options import long_text_options
 from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.domain.files import refuse_existing_file, write_bytes
 from spd_deploy.scale.answer_columns import AnswerColumns, answer_fields, flat_fields
@@ -20,6 +22,7 @@ from spd_deploy.scale.file_request import FileRequest
 
 if TYPE_CHECKING:
     from spd_deploy.api.loading import Model
+    from spd_deploy.domain.long_texts import TextWindows
     from spd_deploy.sessions.protocol import Device
 
 _STOPS = "stops and keeps the rows that are written; a second Ctrl-C stops at once"
@@ -33,6 +36,7 @@ Examples:
   spd predict artefacts/mrpc --input pairs.jsonl --output answers.jsonl
   spd predict artefacts/reviews --input reviews.csv --output scored.csv --skip-broken-rows
   spd predict artefacts/reviews --input rows.parquet --output scored.parquet --resume
+  spd predict artefacts/reviews --input long.csv --output scored.csv --long-texts windows
   zcat reviews.csv.gz | spd predict artefacts/reviews --input - --input-format csv > scored.csv
 
 \b
@@ -86,6 +90,7 @@ The columns that are added to a CSV or TSV file:
     help="Format of the answers.  [default: by the name of --output; on standard output, the "
     "format of the input]",
 )
+@long_text_options
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -110,6 +115,10 @@ def predict(
     skip_broken_rows: bool,
     output: Path | None,
     output_format: str | None,
+    long_texts: str,
+    window_stride: int | None,
+    window_pooling: str | None,
+    max_windows: int | None,
     overwrite: bool,
     resume: bool,
     runtime: str,
@@ -125,6 +134,7 @@ def predict(
     _refuse_sources(
         texts, input_file, input_format, skip_broken_rows=skip_broken_rows, resume=resume
     )
+    windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
     file = None if output is None or output == STANDARD else output
     format_ = format_of(file, output_format, _read_kind(input_file, input_format))
     if input_file is None and format_.kind == "parquet":
@@ -140,24 +150,30 @@ def predict(
             skip_broken_rows=skip_broken_rows,
             overwrite=overwrite,
             resume=resume,
+            windows=windows,
         )
     if file is not None:
         refuse_existing_file(file, overwrite=overwrite)
     with load(path, runtime=runtime, device=device, threads=threads) as model:
         if input_file is None:
-            _predict_texts(model, texts, file, format_)
+            _predict_texts(model, texts, windows, file, format_)
         else:
             _predict_file(model, request)
 
 
 def _predict_texts(
-    model: "Model", texts: Sequence[str], file: Path | None, format_: AnswerFormat
+    model: "Model",
+    texts: Sequence[str],
+    windows: "TextWindows | None",
+    file: Path | None,
+    format_: AnswerFormat,
 ) -> None:
     """Answer the texts of the command line."""
     from spd_train.data.rows import DataRow
 
     examples = from_arguments(model.task, texts)
-    answers = [answer_fields(one) for one in model.classify(examples, progress=TerminalProgress())]
+    found = model.classify(examples, progress=TerminalProgress(), windows=windows)
+    answers = [answer_fields(one) for one in found]
     if format_.table:
         answers = [flat_fields(answer, model.labels, model.task.separator) for answer in answers]
     rows = [DataRow(file=Path("texts.jsonl"), line=i + 1) for i in range(len(answers))]

@@ -6,15 +6,17 @@ a text otherwise than the trainer did.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
+from spd_deploy.domain.long_texts import TextWindows, kept_places, with_stride
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -45,6 +47,8 @@ class Tokens:
         ids: token ids, special tokens included.
         types: segment of each token: 0 for the first text, 1 for the second.
         dropped: how many tokens were cut off because the model takes no more.
+        overflowing: the further windows of a text that is read in windows.
+        repeated: how many tokens windows have that are in the one before too.
         empty: whether the text, or one of a pair, has no token of its own: it holds nothing, or
             only characters that the tokenizer drops, such as a zero-width space or NUL.
     """
@@ -52,47 +56,28 @@ class Tokens:
     ids: tuple[int, ...]
     types: tuple[int, ...]
     dropped: int = 0
+    overflowing: tuple["Tokens", ...] = ()
+    repeated: int = 0
     empty: bool = False
 
     def __len__(self) -> int:
-        """Number of tokens, special ones included."""
+        """Number of tokens, special ones included; of the first of several windows."""
         return len(self.ids)
 
+    @property
+    def windows(self) -> tuple["Tokens", ...]:
+        """What the model is given of it: one row, or one for each window."""
+        return (self, *self.overflowing)
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lengths:
-    """How long texts (or pairs) are in tokens, special ones included, before any is cut.
+    @property
+    def n_read(self) -> int:
+        """Number of tokens that the model is given, in all windows together."""
+        return sum(map(len, self.windows))
 
-    Attributes:
-        limit: tokens that the model is given at most.
-        cut: how many of the texts are longer, and lose their end.
-    """
-
-    texts: int
-    median: int
-    longest: int
-    cut: int
-    limit: int
-
-    @classmethod
-    def of(cls, rows: Sequence[Tokens], *, limit: int) -> "Lengths":
-        """The lengths of some rows, at least one, that were cut to ``limit``."""
-        whole = sorted(len(row) + row.dropped for row in rows)
-        return cls(
-            texts=len(rows),
-            median=whole[len(whole) // 2],
-            longest=whole[-1],
-            cut=sum(row.dropped > 0 for row in rows),
-            limit=limit,
-        )
-
-    def __str__(self) -> str:
-        """A sentence for who trains or evaluates."""
-        sizes = f"{self.median} tokens in the median, {self.longest} in the longest"
-        if not self.cut:
-            return f"{sizes}; none is cut at {self.limit} tokens"
-        share = f"{100 * self.cut / self.texts:.1f} %"
-        return f"{sizes}; {self.cut} of {self.texts} ({share}) are cut at {self.limit} tokens"
+    @property
+    def n_whole(self) -> int:
+        """Number of tokens of the whole text, special ones included."""
+        return self.n_read - self.repeated + self.dropped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,12 +155,34 @@ class Tokenizer:
         self._cutting.no_padding()
         self._cutting.enable_truncation(max_tokens, direction=self.side.value)
         self.max_tokens = max_tokens
+        self.windows: TextWindows | None = None
         self.pad_id = self._pad_id()
         # What stands around two texts of nothing.
         self.special_ids = frozenset(self._whole.encode("", "").ids)
 
+    def in_windows(self, windows: TextWindows | None, *, pairs: bool) -> Self:
+        """The same tokenizer, which reads long texts in windows; None to cut them.
+
+        Of a pair the longer text is read in windows, each beside the whole of the shorter one, as
+        in question answering. A shorter text that takes more than half is cut to half.
+
+        Args:
+            windows: what a window shares with the one before, and how many a text has.
+            pairs: whether it may be given pairs, in whose windows a text has less room.
+
+        Raises:
+            BadSetting: the stride is not smaller than a window.
+        """
+        found = copy(self)
+        found.windows = None
+        if windows is not None:
+            room = self.max_tokens - len(self._whole.encode("", "" if pairs else None).ids)
+            room = room // 2 if pairs else room
+            found.windows = with_stride(windows, max_tokens=self.max_tokens, room=room)
+        return found
+
     def encode(self, text: str, pair: str | None = None, *, side: Side | None = None) -> Tokens:
-        """Token ids of one text or pair, cut to ``max_tokens``.
+        """Token ids of one text or pair, cut to ``max_tokens``, or in windows of so many.
 
         Args:
             text: the text, or the first of a pair.
@@ -188,7 +195,8 @@ class Tokenizer:
         refuse_surrogates(text)
         if pair is not None:
             refuse_surrogates(pair)
-        if pair is not None or (side is not None and side is not self.side):
+        own = side is None or side is self.side
+        if pair is not None or not own or self.windows is not None:
             return self._encode_and_cut(text, pair, side or self.side)
         found = _encoded(self._cutting, text)
         whole = found if len(found) < self.max_tokens else _encoded(self._whole, text)
@@ -215,13 +223,21 @@ class Tokenizer:
         for text, pair in texts:
             refuse_surrogates(text)
             refuse_surrogates(pair or "")
-        if any(pair is not None for _, pair in texts):
-            pairs = [(text, pair or "") for text, pair in texts]
-            return [
-                self._cut(whole, self.side, _may_be_empty(*both))
-                for both, whole in zip(pairs, self._whole.encode_batch(pairs), strict=True)
-            ]
         firsts = [text for text, _ in texts]
+        paired = any(pair is not None for _, pair in texts)
+        if paired or self.windows is not None:
+            wholes = self._whole.encode_batch(
+                [(text, pair or "") for text, pair in texts] if paired else firsts
+            )
+            return [
+                self._cut(
+                    whole,
+                    self.side,
+                    _may_be_empty(text, *((pair or "",) if paired else ())),
+                    texts=1 + paired,
+                )
+                for (text, pair), whole in zip(texts, wholes, strict=True)
+            ]
         found = self._cutting.encode_batch(firsts)
         long = [i for i, one in enumerate(found) if len(one) >= self.max_tokens]
         whole = dict(zip(long, self._whole.encode_batch([firsts[i] for i in long]), strict=True))
@@ -246,28 +262,23 @@ class Tokenizer:
 
     def _cut(self, whole: "Encoding", side: Side, may_be_empty: bool, *, texts: int = 2) -> Tokens:
         """What is kept of an encoding of one text or two."""
-        kept: Sequence[int] = range(len(whole))
+        kept: list[Sequence[int]] = [range(len(whole))]
         if len(whole) > self.max_tokens:
-            kept = self._kept(whole.sequence_ids, side)
-        return Tokens(
-            ids=tuple(whole.ids[i] for i in kept),
-            types=tuple(whole.type_ids[i] for i in kept),
-            dropped=len(whole) - len(kept),
+            kept = kept_places(
+                whole.sequence_ids,
+                self.max_tokens,
+                self.windows,
+                from_left=side is Side.RIGHT,
+            )
+        first, *more = [_at(whole.ids, whole.type_ids, places) for places in kept]
+        read = len(first) if not more else len(set().union(*kept))
+        return replace(
+            first,
+            dropped=len(whole) - read,
+            overflowing=tuple(more),
+            repeated=sum(map(len, kept)) - read,
             empty=may_be_empty and lacks_tokens(whole, texts=texts),
         )
-
-    def _kept(self, texts: Sequence[int | None], side: Side) -> Sequence[int]:
-        """The places of the tokens that are kept; ``texts`` is None at special tokens."""
-        places: tuple[list[int], list[int]] = ([], [])
-        special: list[int] = []
-        for place, number in enumerate(texts):
-            (special if number is None else places[number]).append(place)
-        counts = longest_first(len(places[0]), len(places[1]), self.max_tokens - len(special))
-        ends = [
-            part[len(part) - count :] if side is Side.LEFT else part[:count]
-            for part, count in zip(places, counts, strict=True)
-        ]
-        return sorted([*special, *ends[0], *ends[1]])
 
     def encoding(self, text: str, *, special_tokens: bool = True) -> "Encoding":
         """The library's own encoding of a whole text, with the place of each token in it.
@@ -298,21 +309,6 @@ class Tokenizer:
             if (number := self._whole.token_to_id(name)) is not None:
                 return int(number)
         return 0
-
-
-def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of two texts are kept where they have ``room`` together.
-
-    The longer text loses tokens first, as in the tokenizers library.
-    """
-    room = max(room, 0)
-    if first + second <= room:
-        return first, second
-    shorter = min(first, second)
-    half = room // 2
-    if shorter > half:
-        return (half, room - half) if first <= second else (room - half, half)
-    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
 
 
 def _encoded(
@@ -350,6 +346,11 @@ class EncodesOnce:
         if found is None:
             found = self._encoded[text, pair] = self.tokenizer.encode(text, pair)
         return found
+
+
+def _at(ids: Sequence[int], types: Sequence[int], places: Sequence[int]) -> Tokens:
+    """The tokens at some places."""
+    return Tokens(ids=tuple(ids[i] for i in places), types=tuple(types[i] for i in places))
 
 
 def _may_be_empty(*texts: str) -> bool:

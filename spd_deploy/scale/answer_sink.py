@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from spd_deploy.api.predictions import prediction_of
 from spd_deploy.domain.errors import EngineFailed
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.tasks import Columns, Task
 from spd_deploy.scale.answer_columns import AnswerColumns, answer_fields, flat_fields
 from spd_deploy.scale.answer_formats import AnswerFormat, text_of
@@ -26,6 +27,7 @@ class AnswerSink:
         format_: of the output.
         state: how far earlier runs are.
         append: takes the bytes of each window, and how far the run is with it.
+        windows: how long texts are read; None where they are cut.
         schema: of the rows that earlier runs wrote as Parquet.
         passed: the rows of a Parquet input, for an output of the same kind.
         note: is told which fields of the answer are renamed.
@@ -38,6 +40,7 @@ class AnswerSink:
         state: RunState,
         append: Callable[[bytes, RunState], None],
         *,
+        windows: TextWindows | None = None,
         schema: "pyarrow.Schema | None" = None,
         passed: ParquetRows | None = None,
         note: Callable[[str], None],
@@ -46,6 +49,7 @@ class AnswerSink:
         self._task = task
         self._format = format_
         self._append = append
+        self._windows = windows
         self._schema = schema
         self._passed = passed
         self._note = note
@@ -90,7 +94,8 @@ class AnswerSink:
             written=before.written + len(window.rows),
             size=before.size + len(content),
             seconds=seconds(),
-            tokens=before.tokens + sum(map(len, window.tokens)),
+            tokens=before.tokens + sum(row.n_read for row in window.tokens),
+            windows=before.windows + self._count(window),
             truncated=before.truncated + sum(row.dropped > 0 for row in window.tokens),
             broken=window.broken.kinds,
             columns={
@@ -100,6 +105,10 @@ class AnswerSink:
             },
         )
         self._append(content, self.state)
+
+    def _count(self, window: Window) -> int:
+        """How many windows the texts were read in; 0 where long texts are cut."""
+        return 0 if self._windows is None else sum(len(row.windows) for row in window.tokens)
 
     def _answers(self, window: Window, logits_BC: Logits) -> list[Mapping[str, Any]]:
         """The fields of each answer, by their own names.
@@ -111,7 +120,7 @@ class AnswerSink:
         for row, tokens, logits_C in zip(window.rows, window.tokens, logits_BC, strict=True):
             try:
                 answer: Mapping[str, Any] = answer_fields(
-                    prediction_of(self._task, logits_C, truncated=tokens.dropped > 0)
+                    prediction_of(self._task, logits_C, tokens, windows=self._windows)
                 )
             except EngineFailed as err:
                 raise EngineFailed(f"{row.place}: {err.what}", fix=err.fix) from err
@@ -141,6 +150,7 @@ def sink_for(
     task: Task,
     format_: AnswerFormat,
     *,
+    windows: TextWindows | None,
     passed: ParquetRows | None,
     note: Callable[[str], None],
 ) -> AnswerSink:
@@ -151,6 +161,7 @@ def sink_for(
         format_,
         partial.state,
         partial.append,
+        windows=windows,
         schema=schema_of(partial.rows_file) if resumed else None,
         passed=passed,
         note=note,

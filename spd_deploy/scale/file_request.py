@@ -9,6 +9,7 @@ from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.checkpoint import CONFIG_FILE
 from spd_deploy.domain.errors import OptionConflict
 from spd_deploy.domain.files import sha256_of
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_deploy.domain.versions import PACKAGE, version_of
@@ -35,6 +36,7 @@ class FileRequest:
         format: how answers are written.
         overwrite: replace the output, and an unfinished one.
         resume: go on with an unfinished output.
+        windows: how texts are read that are longer than the model reads; None to cut them.
         limits: of a window.
     """
 
@@ -47,6 +49,7 @@ class FileRequest:
     skip_broken_rows: bool = False
     overwrite: bool = False
     resume: bool = False
+    windows: TextWindows | None = None
     limits: WindowLimits = field(default_factory=WindowLimits)
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ class FileRequest:
             "runtime": str(opened.session.description),
             "--text-column": str(self.text_column),
             "--pair-column": str(self.pair_column),
+            "--long-texts": "cut" if self.windows is None else str(self.windows),
             "output format": str(self.format),
             "size of windows": str(self.limits),
             "version of spd": str(version_of(PACKAGE)),

@@ -159,6 +159,8 @@ def _type_of(name: str) -> "pyarrow.DataType":
             return pyarrow.string()
         case "truncated" | "abstained":
             return pyarrow.bool_()
+        case "windows":
+            return pyarrow.int64()
         case _:  # a score
             return pyarrow.float64()
 

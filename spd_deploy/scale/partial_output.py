@@ -47,6 +47,7 @@ class RunState:
         seconds: time spent, in all runs together.
         tokens: of the written rows, as the model read them.
         truncated: written rows whose text was cut.
+        windows: that the texts of the written rows were read in; 0 where long texts are cut.
         broken: what :class:`spd_train.data.broken_rows.BrokenRows` counted.
         columns: the names in the output, and the columns of the texts; empty before the first row.
         ended: whether every row is written.
@@ -59,6 +60,7 @@ class RunState:
     seconds: float = 0.0
     tokens: int = 0
     truncated: int = 0
+    windows: int = 0
     broken: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
     ended: bool = False
@@ -165,26 +167,40 @@ def partial_output(
         BadSetting: the unfinished output belongs to something else.
     """
     folder = partial_folder(output)
-    # What is begun again is not read: it may be damaged.
-    begun = (resume or not overwrite) and (folder / _STATE_FILE).is_file()
-    if begun and _ended(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        begun = False
-    refuse_existing_file(output, overwrite=overwrite)
-    if begun and not resume:
-        raise NotWritten(
-            f"{folder} holds an unfinished run",
-            got=f"{RunState.read_from(folder / _STATE_FILE).written} rows are answered",
-            fix=f"go on with --resume, or {_AGAIN}",
-        )
+    # Before anything is looked at: the process that has the lock changes it.
     with _locked(folder, output):
         state = RunState(belongs_to=belongs_to)
-        if resume and begun:
-            state = RunState.read_from(folder / _STATE_FILE)
-            _refuse_other(folder, state.belongs_to, belongs_to)
+        if begun := _begun(folder, output, overwrite=overwrite, resume=resume):
+            _refuse_other(folder, begun.belongs_to, belongs_to)
+            state = begun
         elif resume:
             note(f"{output} is not begun: starting with the first row")
         yield from _written(output, state, note)
+
+
+def _begun(folder: Path, output: Path, *, overwrite: bool, resume: bool) -> RunState | None:
+    """How far the run is that is to be resumed; None where there is none.
+
+    Raises:
+        NotWritten: the output exists, or an unfinished one that is not to be resumed.
+        BadSetting: its record is damaged, or of another version.
+    """
+    # What is begun again is not read: it may be damaged.
+    begun = None
+    if (resume or not overwrite) and (folder / _STATE_FILE).is_file():
+        begun = RunState.read_from(folder / _STATE_FILE)
+        if begun.ended and not (folder / _ROWS_FILE).exists():
+            # The run ended between putting its output in place and removing the folder.
+            (folder / _STATE_FILE).unlink()
+            begun = None
+    refuse_existing_file(output, overwrite=overwrite)
+    if begun is not None and not resume:
+        raise NotWritten(
+            f"{folder} holds an unfinished run",
+            got=f"{begun.written} rows are answered",
+            fix=f"go on with --resume, or {_AGAIN}",
+        )
+    return begun
 
 
 def _written(output: Path, state: RunState, note: Callable[[str], None]) -> Iterator[PartialOutput]:
@@ -222,25 +238,43 @@ def _written(output: Path, state: RunState, note: Callable[[str], None]) -> Iter
 def _locked(folder: Path, output: Path) -> Iterator[None]:
     """Keep a second process out of the folder, which is made where it is missing.
 
+    A folder that holds nothing at the end is removed.
+
     Raises:
         NotWritten: another process writes the output.
     """
+    with contextlib.ExitStack() as held:
+        while not _holds(held, folder, output):
+            pass  # the process before removed the folder that the lock was in
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if {one.name for one in folder.iterdir()} <= {_LOCK_FILE}:
+                    shutil.rmtree(folder)
+
+
+def _holds(held: contextlib.ExitStack, folder: Path, output: Path) -> bool:
+    """Take the lock; False where its file is gone meanwhile, so that it keeps nobody out.
+
+    Raises:
+        NotWritten: another process has it.
+    """
     with refusals_named(output):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK_FILE).open("wb")
-    with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise NotWritten(
-                f"another process writes {output}", fix="wait for it, or choose another --output"
-            ) from err
-        yield
-
-
-def _ended(folder: Path) -> bool:
-    """Whether a run ended between putting its output in place and removing the folder."""
-    return RunState.read_from(folder / _STATE_FILE).ended and not (folder / _ROWS_FILE).exists()
+            lock = held.enter_context((folder / _LOCK_FILE).open("wb"))
+        except FileNotFoundError:
+            return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        raise NotWritten(
+            f"another process writes {output}", fix="wait for it, or choose another --output"
+        ) from err
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(lock.fileno()), (folder / _LOCK_FILE).stat())
+    return False
 
 
 def _refuse_short(rows: Path, state: RunState) -> None:

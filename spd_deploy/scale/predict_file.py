@@ -58,6 +58,7 @@ def predict_file(
         SpdError: a broken row, a column that is missing, an output that exists or cannot be
             written, or an unfinished one of something else.
     """
+    opened = opened.reading(request.windows)
     if request.output is None:
         with _read(request, streams) as stream:
             state = RunState()
@@ -66,6 +67,7 @@ def predict_file(
                 request.format,
                 state,
                 lambda content, _: _print(streams.output, content),
+                windows=opened.tokenizer.windows,
                 note=progress.note,
             )
             _answer(opened, request, sink, stream, progress, stopped)
@@ -84,7 +86,12 @@ def predict_file(
             with _read(request, streams) as stream:
                 passed = ParquetRows(request.input) if _passes(request) else None
                 sink = sink_for(
-                    partial, opened.task, request.format, passed=passed, note=progress.note
+                    partial,
+                    opened.task,
+                    request.format,
+                    windows=opened.tokenizer.windows,
+                    passed=passed,
+                    note=progress.note,
                 )
                 _answer(opened, request, sink, stream, progress, stopped)
         partial.finish(write_parquet if request.format.kind == "parquet" else None)
@@ -99,6 +106,7 @@ def cost_of(state: RunState) -> FileCost:
         seconds=state.seconds,
         tokens=state.tokens,
         truncated=state.truncated,
+        windows=state.windows,
     )
 
 
@@ -125,6 +133,7 @@ def _answer(
         read=before.read,
         broken=broken,
         limits=request.limits,
+        arriving=request.input == STANDARD,
     )
     shown = _progress(request, progress, stream, before)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spd_train.data.rows import DataRow, Fault
 
 STANDARD = Path("-")
+_FIRST_BYTES = 1 << 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +45,8 @@ class RowReader:
 
         if row.fault is not None:
             return row.fault
+        if twice := row.repeated or row.repeated_inside:
+            return _occurs_twice(str(min(map(str, twice))))
         if self._placed is None:
             self.columns = self.columns or self._columns(row)
             self._placed = replace(self.task, columns=self.columns)
@@ -58,6 +61,15 @@ class RowReader:
             text=self.text_column or known.text,
             pair=(self.pair_column or known.pair) if paired else None,
         )
+
+
+def _occurs_twice(name: str) -> "Fault":
+    """Why a row is broken whose output would lack one of two values."""
+    from spd_train.data.rows import Fault
+
+    return Fault(
+        kind=f"the field {name!r} occurs twice", fix="give each field of an object its own name"
+    )
 
 
 def file_rows(task: Task, file: Path, stream: BinaryIO | None = None) -> Iterator["DataRow"]:
@@ -77,7 +89,11 @@ def standard_rows(task: Task, name: Path, stream: BinaryIO) -> Iterator["DataRow
     from spd_train.data.read_rows import read_rows
     from spd_train.data.text_stream import Prefixed
 
-    first = stream.readline()
-    names = first.decode("utf-8", "replace").rstrip("\r\n").split("\t")
-    rest = cast("BinaryIO", BufferedReader(Prefixed(first, stream)))
+    read = getattr(stream, "read1", stream.read)
+    first = b""
+    while b"\n" not in first and (more := read(_FIRST_BYTES)):
+        first += more
+    line = first.partition(b"\n")[0]
+    names = line.decode("utf-8", "replace").rstrip("\r").split("\t")
+    rest = cast("BinaryIO", BufferedReader(Prefixed(first, stream), _FIRST_BYTES))
     return read_rows(name, quotes=not has_glue_columns(task, name, names), stream=rest)

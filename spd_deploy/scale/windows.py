@@ -2,15 +2,16 @@
 
 A window ends where rows, tokens or characters reach a limit. It therefore depends on the rows from
 its first one on, and on nothing else: a run that is resumed at the end of a window makes the same
-windows, the same batches and the same answers as one that was never stopped.
+windows, the same batches and the same answers as one that was never stopped. A window of a pipe,
+which cannot be resumed, also ends where no row comes for a while.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from spd_deploy.domain.text import Tokens
+from spd_deploy.scale.arriving_rows import arriving_groups, groups_of
 
 if TYPE_CHECKING:
     from spd_train.data.broken_rows import BrokenRows
@@ -62,6 +63,7 @@ def windows_of(
     read: int,
     broken: "BrokenRows",
     limits: WindowLimits,
+    arriving: bool = False,
 ) -> Iterator[Window]:
     """Windows of the rows, each made when it is asked for.
 
@@ -72,6 +74,7 @@ def windows_of(
         read: rows that an earlier run has read.
         broken: the broken ones among those; the later ones are added.
         limits: what a window holds at most.
+        arriving: whether the rows come through a pipe.
 
     Raises:
         BadData: a row is broken, and broken rows are not left out.
@@ -79,7 +82,15 @@ def windows_of(
     taken: list[tuple[DataRow, Tokens]] = []
     tokens = characters = 0
     full: Window | None = None
-    for row, found in _encoded(rows, encode):
+    for one in _encoded(rows, encode, arriving=arriving):
+        if one is None:
+            if full is not None:
+                yield full
+            if taken:
+                yield _window(taken, read, broken)
+            full, taken, tokens, characters = None, [], 0, 0
+            continue
+        row, found = one
         read += 1
         if not isinstance(found, Tokens) and skip_broken:
             broken.add(row, found)
@@ -90,7 +101,7 @@ def windows_of(
         if not isinstance(found, Tokens):
             raise row.error(found, skippable=True)
         taken.append((row, found))
-        tokens += len(found)
+        tokens += found.n_read
         characters += sum(len(v) for v in row.fields.values() if isinstance(v, str))
         if len(taken) >= limits.rows or tokens >= limits.tokens or characters >= limits.characters:
             full = _window(taken, read, broken)
@@ -102,12 +113,18 @@ def windows_of(
 
 
 def _encoded(
-    rows: Iterable["DataRow"], encode: "Callable[[Sequence[DataRow]], Sequence[Tokens | Fault]]"
-) -> "Iterator[tuple[DataRow, Tokens | Fault]]":
-    """Each row with its token ids, which are made for a few rows at once."""
-    source = iter(rows)
-    while some := list(islice(source, _ENCODED_TOGETHER)):
-        yield from zip(some, encode(some), strict=True)
+    rows: Iterable["DataRow"],
+    encode: "Callable[[Sequence[DataRow]], Sequence[Tokens | Fault]]",
+    *,
+    arriving: bool,
+) -> "Iterator[tuple[DataRow, Tokens | Fault] | None]":
+    """Each row with its token ids, made for a few rows at once; None where a pipe pauses."""
+    groups = arriving_groups if arriving else groups_of
+    for some in groups(rows, _ENCODED_TOGETHER):
+        if some:
+            yield from zip(some, encode(some), strict=True)
+        else:
+            yield None
 
 
 def _window(taken: "Sequence[tuple[DataRow, Tokens]]", read: int, broken: "BrokenRows") -> Window:

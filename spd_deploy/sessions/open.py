@@ -1,9 +1,9 @@
 """Opens a model: an artefact in its runtime, self-tested, or a checkpoint in PyTorch."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import Self, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.runtime_choice import (
     Device,
     Runtime,
@@ -67,6 +68,15 @@ class OpenedModel:
     task: Task
     source: Artefact | Checkpoint
     self_test: float | None = None
+
+    def reading(self, windows: TextWindows | None) -> Self:
+        """The same model, which reads long texts in windows; None to cut them.
+
+        Raises:
+            BadSetting: the stride is not smaller than a window.
+        """
+        pairs = self.task.has_pair or self.task.name == "unknown"
+        return replace(self, tokenizer=self.tokenizer.in_windows(windows, pairs=pairs))
 
 
 def session_from_artefact(

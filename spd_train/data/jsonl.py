@@ -25,21 +25,23 @@ def jsonl_rows(file: Path, lines: Iterator[str]) -> Iterator[DataRow]:
     if first is None:
         return
     row = _json_row(file, *first)
-    more = [next(numbered, None)]
+    more: list[tuple[int, str]] = []  # read only where it matters: a pipe may wait for our answer
     if row.fault is not None and first[1].lstrip().startswith("{"):
-        more += islice(numbered, _MAX_LINES)
+        more += islice(numbered, _MAX_LINES + 1)
         _refuse_one_object(file, [first, *more])
-    elif more[0] is None and _is_columns(row.fields):
-        raise one_document(file, "object")
+    elif _is_columns(row.fields):
+        more += islice(numbered, 1)
+        if not more:
+            raise one_document(file, "object")
     yield row
-    for number, line in chain(filter(None, more), numbered):
+    for number, line in chain(more, numbered):
         yield _json_row(file, number, line)
 
 
-def _refuse_one_object(file: Path, lines: Iterable[tuple[int, str] | None]) -> None:
+def _refuse_one_object(file: Path, lines: Iterable[tuple[int, str]]) -> None:
     """Refuse lines that are one object together."""
     with contextlib.suppress(ValueError, RecursionError):
-        if isinstance(json.loads("".join(line[1] for line in lines if line)), dict):
+        if isinstance(json.loads("".join(line[1] for line in lines)), dict):
             raise one_document(file, "object")
 
 
@@ -53,10 +55,12 @@ def _json_row(file: Path, number: int, line: str) -> DataRow:
     if fault := encoding_fault([line]):
         return DataRow(file=file, line=number, fault=fault)
     repeated: set[Name] = set()
+    inside: set[Name] = set()
 
     def gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """An object; names that stand in it twice are remembered. The outermost comes last."""
         value = dict(pairs)
+        inside.update(repeated)
         repeated.clear()
         if len(value) < len(pairs):
             names = [name for name, _ in pairs]
@@ -74,7 +78,13 @@ def _json_row(file: Path, number: int, line: str) -> DataRow:
             fix='write rows such as {"text": "...", "label": "..."}',
         )
         return DataRow(file=file, line=number, fault=fault)
-    return DataRow(file=file, line=number, fields=value, repeated=frozenset(repeated))
+    return DataRow(
+        file=file,
+        line=number,
+        fields=value,
+        repeated=frozenset(repeated),
+        repeated_inside=frozenset(inside),
+    )
 
 
 def _refuse_constant(name: str) -> None:

@@ -50,6 +50,7 @@ class DataRow:
             the row has a fault.
         header: the column names that all rows of the file share; None if each row has its own.
         repeated: names that occur more than once in the row's JSON object.
+        repeated_inside: the same of the objects that it holds.
         fault: why the row could not be read; None for a sound row.
     """
 
@@ -58,6 +59,7 @@ class DataRow:
     fields: Mapping[Name, Any] = field(default_factory=dict)
     header: Sequence[Name] | None = None
     repeated: frozenset[Name] = frozenset()
+    repeated_inside: frozenset[Name] = frozenset()
     fault: Fault | None = None
 
     @property

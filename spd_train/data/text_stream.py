@@ -36,7 +36,9 @@ class Prefixed(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer") -> int:
         """The bytes in front first, then those of the stream; 0 at its end."""
         view = memoryview(buffer).cast("B")
-        found = self._head[: len(view)] if self._head else self._rest.read(len(view))
+        # What a pipe has now, and not first all that it is asked for.
+        read = getattr(self._rest, "read1", self._rest.read)
+        found = self._head[: len(view)] if self._head else read(len(view))
         self._head = self._head[len(found) :]
         view[: len(found)] = found
         return len(found)
@@ -59,12 +61,22 @@ def lines_of(
     with contextlib.ExitStack() as opened, _named(file):
         packed = stream or opened.enter_context(file.open("rb"))
         plain = _unpacked(file, packed)
-        head = plain.read(_HEAD_BYTES).removeprefix(_BYTE_ORDER_MARK)
+        head = plain.read(_HEAD_BYTES) if stream is None else _first_bytes(plain)
+        head = head.removeprefix(_BYTE_ORDER_MARK)
         if not head.strip():
             raise BadData(f"{file} is empty", fix="check how the file was written")
         refuse_others(file, head)
         text = io.BufferedReader(Prefixed(head, plain), _HEAD_BYTES)
         yield from io.TextIOWrapper(text, "utf-8", "surrogateescape", newline=newline)
+
+
+def _first_bytes(stream: BinaryIO) -> bytes:
+    """What comes first through a pipe: a line at least, but for the bracket that opens an array."""
+    read = getattr(stream, "read1", stream.read)
+    head = b""
+    while head.strip() in (b"", b"[", _BYTE_ORDER_MARK) and (more := read(_HEAD_BYTES)):
+        head += more
+    return head
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
-from spd_deploy.domain.text import Batch, Lengths, Side, Tokenizer, Tokens, pad
+from spd_deploy.domain.text import Batch, Side, Tokenizer, Tokens, pad
+from spd_deploy.domain.text_lengths import Lengths
 from tests.tiny import WORDS, tiny_tokenizer
 
 

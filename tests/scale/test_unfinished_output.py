@@ -1,8 +1,10 @@
 """What stands in the place of an output until it is whole, and who may write there."""
 
+import fcntl
 import gzip
 import io
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -41,6 +43,27 @@ def test_two_processes_do_not_write_one_output(model: Model, tmp_path: Path) -> 
     predict(model, tmp_path / "in.jsonl", tmp_path / "x.csv", stopped=second)
 
     assert said == ["asked", "refused"]
+
+
+def test_what_is_unfinished_is_looked_at_behind_the_lock(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends while a second one asks for the lock leaves an output, which is refused."""
+    file, output = stop_in_the_middle(model, tmp_path)
+    lock, asked = fcntl.flock, []
+
+    def locked(stream: IO[bytes], operation: int) -> None:
+        if not asked:  # the first run takes the lock, ends, and removes the folder
+            asked.append(True)
+            predict(model, file, output, resume=True)
+        lock(stream, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    with pytest.raises(NotWritten, match="exists"):
+        predict(model, file, output, resume=True)
+
+    assert len(output.read_text().splitlines()) == 1 + len(ROWS)
+    assert not partial_folder(output).exists()
 
 
 def test_a_file_that_breaks_off_keeps_what_came_before(model: Model, tmp_path: Path) -> None:

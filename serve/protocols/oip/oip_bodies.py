@@ -49,7 +49,8 @@ class InferRequest(_Request):
     id: str | None = Field(default=None, description="Comes back in the reply.")
     parameters: _Parameters = Field(
         default_factory=dict,
-        description="`truncate`, true by default; `binary_data_output` for raw bytes of all.",
+        description="`truncate`, true by default; `long_texts`, `window_stride` and "
+        "`window_pooling` as in /v1/classify; `binary_data_output` for raw bytes of all.",
     )
     inputs: Annotated[list[InferInput], FailFast()] = Field(min_length=1)
     outputs: list[InferRequestedOutput] | None = Field(

@@ -245,12 +245,13 @@ class GrpcServer:
             rows, timing = await classifier.classify(
                 work.texts,
                 truncate=work.truncate,
+                asked=work.asked,
                 raw_scores=False,
                 request_id=call.request_id,
                 deadline=deadline,
             )
             if classifier.after_answer is not None:
-                classifier.after_answer(work.texts, rows, classifier.served.task)
+                classifier.after_answer(work.texts, rows, classifier.served.task, work.asked)
         tensors = answer_of(rows, work.outputs)
         made = message("ModelInferResponse")
         reply = made(

@@ -17,6 +17,7 @@ from serve.classifier import Classified
 from serve.deadline import LONGEST_MS
 from serve.open_model import ServedModel
 from serve.protocols.oip.oip_tensors import BYTES, FP32, INT64, INTEGERS, Tensor
+from serve.text_windows import AS_SERVED, AskedWindows
 from serve.texts import Text, errors_at
 from serve.token_rows import row_of
 from spd_deploy.domain.errors import EmptyText, MalformedRequest, TooManyInputs
@@ -56,6 +57,7 @@ class Inference:
     rows: list[Tokens] = field(default_factory=list)
     outputs: tuple[RequestedOutput, ...] = ()
     truncate: bool = True
+    asked: AskedWindows = AS_SERVED
     timeout_ms: float | None = None
 
 
@@ -90,7 +92,8 @@ def inference_of(
     Args:
         inputs: its tensors.
         outputs: names of the outputs with their parameters; none means all.
-        parameters: of the request; ``truncate`` and ``timeout`` have a meaning.
+        parameters: of the request; ``truncate``, ``timeout``, ``long_texts``, ``window_stride`` and
+            ``window_pooling`` have a meaning.
         served: the model.
         max_inputs: most rows of a request.
 
@@ -110,7 +113,13 @@ def inference_of(
     names = set(by_name)
     if TEXT in names and names <= {TEXT, PAIR}:
         texts = _texts(by_name[TEXT], by_name.get(PAIR), max_inputs)
-        return Inference(texts=texts, outputs=asked, truncate=truncate, timeout_ms=timeout_ms)
+        return Inference(
+            texts=texts,
+            outputs=asked,
+            truncate=truncate,
+            asked=AskedWindows.from_parameters(parameters),
+            timeout_ms=timeout_ms,
+        )
     if IDS in names and names <= {IDS, MASK, TYPES}:
         rows = _rows(by_name, served.tokenizer, max_inputs)
         return Inference(rows=rows, outputs=asked, truncate=truncate, timeout_ms=timeout_ms)

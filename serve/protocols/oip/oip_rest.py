@@ -172,6 +172,7 @@ class OpenInference(HttpProtocol):
                 classifier,
                 work.texts,
                 truncate=work.truncate,
+                asked=work.asked,
                 raw_scores=False,
                 timeout_ms=work.timeout_ms,
             )

@@ -12,7 +12,8 @@ from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_part
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import Batch, EncodesOnce, Lengths, Tokenizer, Tokens
+from spd_deploy.domain.text import Batch, EncodesOnce, Tokenizer, Tokens
+from spd_deploy.domain.text_lengths import Lengths
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Seconds are not named: the option of ``drain_timeout_s`` is ``--drain-timeout``.
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -15,6 +15,8 @@ from spd_deploy.cli.options.common import Command, NameList, finite
 
 # Options that are not called as their fields.
 _NAMES = {"max_queue_items": "max_queue", "max_batch_s": "max_batch_time"}
+# Limits that may be 0.
+_FROM_ZERO = ("window_stride",)
 
 
 def limit_options(command: Command) -> Command:
@@ -53,12 +55,15 @@ def _option_of(field: "Field[Any]", hint: Any, text: str) -> Callable[[Command],
         case kind if kind is bool:
             return click.option(f"{flag}/{flag.replace('--', '--no-', 1)}", **given)
         case kind if kind is int:
-            return click.option(flag, type=click.IntRange(1), **given)
+            least = 0 if field.name in _FROM_ZERO else 1
+            return click.option(flag, type=click.IntRange(least), **given)
         case kind if kind is float:
             kind = click.FloatRange(0, min_open=True)
             return click.option(flag, type=kind, callback=finite, **given)
         case kind if kind is str:
             return click.option(flag, **given)
+        case kind if get_origin(kind) is Literal:
+            return click.option(flag, type=click.Choice(get_args(kind)), **given)
         case kind if get_origin(kind) is tuple:
             return click.option(flag, type=NameList(), **given)
         case kind:

@@ -96,6 +96,19 @@ def test_tritonclient_classifies_texts(client: Any, single: TestClient) -> None:
     assert (reply.id, reply.model_name, reply.model_version) == ("mine", "single", "1")
 
 
+def test_tritonclient_asks_for_windows(client: Any, single: TestClient) -> None:
+    """The parameters of a request have long texts read as the native protocol's fields do."""
+    fields = {"long_texts": "windows", "window_stride": 2}
+
+    found = client.infer("single", [texts(*TEXTS)], parameters=fields)
+
+    body = {"inputs": [{"text": text} for text in TEXTS], **fields}
+    results = single.post("/v1/classify", json=body).json()["results"]
+    expected = [row["labels"][0]["score"] for row in results]
+    assert found.as_numpy("scores").max(1).tolist() == pytest.approx(expected, abs=1e-6)
+    assert results[-1]["windows"] > 2
+
+
 @pytest.mark.parametrize("datatype", ["INT64", "INT32"])
 def test_tritonclient_runs_token_ids(client: Any, single: TestClient, datatype: str) -> None:
     """Ids with their mask have the logits of the text."""
