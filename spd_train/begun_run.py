@@ -60,6 +60,7 @@ def begun_run(
             {**(settings or {}), **config.settings()},
             resume=config.resume,
             command=config.command,
+            origins=config.origins,
         )
     finished = distributed.any(finished)
     reason = f"precision: {precision.name}, {precision.reason}"

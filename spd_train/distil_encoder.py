@@ -193,6 +193,7 @@ def _distil(
             held_out=len(prepared.context.samples.holdout),
             recipe=recipe.to_json(),
             pretrained=identity_of(source),
+            origin=config.origins.get("model"),
         ).save()
         remove_state(folder)
     distributed.barrier()

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.temperature import TemperatureScaling
@@ -30,7 +31,6 @@ from spd_train.calibrate import scale_head, scaled_head
 from spd_train.calibrate_run import calibrate, calibrations, temperature_of
 from spd_train.data.batching import LabelledTokens
 from spd_train.grafting import GraftedNetwork
-from spd_train.hub import require_hub_for
 from spd_train.kept_zeros import zeros_of
 from spd_train.model import copy_tokenizer, encoder_sizes, load_classifier, save_classifier
 from spd_train.plots.curves import draw_curves
@@ -81,8 +81,6 @@ def _checked_source(config: TrainConfig) -> str:
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
-    if config.model is not None:
-        require_hub_for(config.model)
     check_fit(source, config.task, config.recipe, len(config.data.train))
     if config.teacher is not None:
         check_teacher(Path(config.teacher), config.model, config.task)
@@ -141,6 +139,7 @@ def _train_dense(
             scores={arm: dev},
             calibration={} if found is None else {arm: found},
             parents=parents,
+            origins=_origins(config, pretrained="model"),
             pattern=pattern,
             zeros=zeros,
         )
@@ -210,6 +209,7 @@ def _train_student(
             scores={"dense": dense, "sparse": dev},
             calibration=calibrations(config, prepared, training.teacher_logits, teacher, found),
             parents={"teacher": teacher.weights_sha256},
+            origins={**teacher.origins, **_origins(config, teacher="teacher")},
             pattern=pattern,
             zeros=pruner,
         )
@@ -282,6 +282,11 @@ def _write_model(
     )
 
 
+def _origins(config: TrainConfig, **named: str) -> dict[str, Origin]:
+    """Where models of the run were read, by what they are to the checkpoint."""
+    return {role: config.origins[one] for role, one in named.items() if one in config.origins}
+
+
 def _finish(
     config: TrainConfig,
     folder: Path,
@@ -289,6 +294,7 @@ def _finish(
     scores: Mapping[str, Scores],
     calibration: Mapping[str, TemperatureScaling],
     parents: Mapping[str, str],
+    origins: Mapping[str, Origin],
     pattern: Pattern | None = None,
     zeros: Zeros | None = None,
 ) -> None:
@@ -302,6 +308,7 @@ def _finish(
         split=config.data.dev_name,
         recipe=config.recipe.to_json(),
         parents=parents,
+        origins=origins,
         pattern=pattern,
         zeros=zeros,
     )

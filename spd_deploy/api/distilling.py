@@ -61,6 +61,7 @@ def distil(
     pair_column: str | None = None,
     skip_broken_rows: bool = False,
     model: str | PathLike[str] | None = None,
+    revision: str | None = None,
     pattern: str | None = None,
     sparsity: float | None = None,
     resume: bool = False,
@@ -96,7 +97,8 @@ def distil(
         text_column: the column of the text.
         pair_column: the column of the second text, if rows are pairs.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
-        model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
+        model: the pretrained encoder: a folder, a name on the Hugging Face hub, or an address.
+        revision: branch, tag or commit of ``model`` on the hub.
         pattern: which weights become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
         sparsity: the share of zeros, between 0 and 1.
         resume: go on with the run in ``output``, which knows its other settings.

@@ -73,6 +73,7 @@ def train(
     regression: bool = False,
     skip_broken_rows: bool = False,
     model: str | PathLike[str] | None = None,
+    revision: str | None = None,
     teacher: str | PathLike[str] | None = None,
     keep_masks: bool = False,
     pattern: str | None = None,
@@ -146,7 +147,8 @@ def train(
         label_column: the column with the label.
         regression: read the labels as numbers to predict.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
-        model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
+        model: the pretrained encoder: a folder, a name on the Hugging Face hub, or an address.
+        revision: branch, tag or commit of ``model`` on the hub.
         teacher: a fine-tuned classifier to distil from, instead of making one.
         keep_masks: keep the zeros of a sparse ``model`` while it is fine-tuned on the labels.
         pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.

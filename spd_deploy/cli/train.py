@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.cli.inputs.fetched_models import with_fetched_models
 from spd_deploy.cli.inputs.train_data import read_task_and_data
 from spd_deploy.cli.long_run.resume import (
     SHOWING_OPTIONS,
@@ -19,7 +20,12 @@ from spd_deploy.cli.long_run.resume import (
 )
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
-from spd_deploy.cli.options.common import data_options, json_option, more_texts_option
+from spd_deploy.cli.options.common import (
+    data_options,
+    json_option,
+    more_texts_option,
+    revision_option,
+)
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
     recipe_options,
@@ -49,6 +55,7 @@ from spd_deploy.timing.machine_load import cpu_times
 
 if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
+    from spd_deploy.domain.origin import Origin
     from spd_train.config import Recipe
     from spd_train.data.splits import Data
     from spd_train.family_result import Family
@@ -96,9 +103,11 @@ Example:
 @click.option(
     "--model",
     metavar="FOLDER|NAME",
-    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub.  "
+    help="Pretrained encoder to start from: a folder, a name on the Hugging Face hub "
+    "(NAME@REVISION), or an address such as s3://BUCKET/MODEL.  "
     "[default: none; give this or --teacher]",
 )
+@revision_option
 @click.option(
     "--teacher",
     metavar="FOLDER",
@@ -183,51 +192,63 @@ def trained(
         refuse_student_options(options)
         if not options["keep_masks"]:
             progress.note(NO_PATTERN)
+    fetched = with_fetched_models(options, progress.note)
+    options, pinned = dict(fetched.options), fetched.pinned
     task, data = read_task_and_data(options, recipe, progress)
     if recipe.device == "cpu":
         options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
-    command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
+    pinned = {**pinned, "threads": options["threads"]}
+    command = command_of(pinned, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     latency = None
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
-    return _train(options, task, data, recipe, latency, command, progress)
+    run = _run_of(options, task, data, recipe, latency, command, fetched.origins)
+    return _train(options, run, progress)
 
 
-def _train(
+def _run_of(
     options: Mapping[str, Any],
     task: Task,
     data: "Data",
     recipe: "Recipe",
     latency: "LatencyTable | None",
     command: Mapping[str, Any],
-    progress: Progress,
+    origins: "Mapping[str, Origin]",
+) -> "TrainConfig":
+    """The run that the options make."""
+    from spd_train.train_config import TrainConfig
+
+    return TrainConfig(
+        task=task,
+        data=data,
+        recipe=recipe,
+        model=options["model"],
+        teacher=options["teacher"],
+        output=options["output"],
+        latency=latency,
+        keep_masks=options["keep_masks"],
+        resume=options["resume"],
+        origins=origins,
+        command=command,
+    )
+
+
+def _train(
+    options: Mapping[str, Any], config: "TrainConfig", progress: Progress
 ) -> "Checkpoint | SeedResults | Family":
     """Train one seed or several; Ctrl-C saves the state and names the command that resumes."""
     from spd_train.run import run
-    from spd_train.train_config import TrainConfig
 
     output = options["output"]
     with (
         resume_hint(resume_command(output), begun=lambda: has_run(output)),
         stop_on_signals() as should_stop,
     ):
-        config = TrainConfig(
-            task=task,
-            data=data,
-            recipe=recipe,
-            model=options["model"],
-            teacher=options["teacher"],
-            output=output,
-            latency=latency,
-            keep_masks=options["keep_masks"],
-            resume=options["resume"],
-            should_stop=should_stop,
-            command=command,
-        )
+        config = replace(config, should_stop=should_stop)
         if options["seeds"] is not None:
             return _train_seeds(config, options["seeds"], progress)
         if speedups := speedups_of(options):
-            return _train_family(config, speedups, latency, options, progress)
+            return _train_family(config, speedups, config.latency, options, progress)
         return run(config, progress)
 
 

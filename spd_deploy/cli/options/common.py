@@ -255,6 +255,12 @@ def data_options(command: Command) -> Command:
     return _with(options, command)
 
 
+revision_option = click.option(
+    "--revision",
+    metavar="NAME",
+    help="Branch, tag or commit of a model on the Hugging Face hub. The same as @NAME behind its "
+    "name.  [default: its main branch]",
+)
 more_texts_option = click.option(
     "--more-texts",
     type=click.Path(path_type=Path, exists=True, allow_dash=False),
