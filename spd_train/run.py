@@ -14,6 +14,7 @@ A recipe without a pattern trains the dense model alone, into the output folder 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -272,7 +273,10 @@ def _write_model(
         scores["teacher_holdout"] = training.score_teacher(samples["holdout"])
     final = {"chosen_step": best_step, **scores, "dev": dict(dev)}
     total = training.total_steps
-    MetricsLog(folder / METRICS_FILE, from_step=total).write("final", total, final)
+    log = MetricsLog(
+        folder / METRICS_FILE, from_step=total, on_record=partial(config.on_record, folder)
+    )
+    log.write("final", total, final)
     save_classifier(model.config, state, folder)
     draw_curves(
         folder,

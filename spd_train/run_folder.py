@@ -12,6 +12,7 @@ from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.stored_weights import has_weights, sha256_of_weights
 from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.state import STATE_FILE
+from spd_train.training.trackers import TRACKERS_FILE
 
 # The field of run.json that says where its models were read.
 ORIGINS = "origins"
@@ -79,7 +80,7 @@ def no_run_in(output: Path) -> BadCheckpoint:
 
 def remove_state(folder: Path) -> None:
     """Remove what a resumed run would continue from, once the run is finished."""
-    for name in (STATE_FILE, BEST_FILE):
+    for name in (STATE_FILE, BEST_FILE, TRACKERS_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -16,6 +16,7 @@ from spd_train.config import Recipe
 from spd_train.data.splits import Data
 from spd_train.pruning.structured.plan import SpeedTarget
 from spd_train.run_folder import identity_of
+from spd_train.training.trackers import OnRecord, track_nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,8 @@ class TrainConfig:
         should_stop: called after each step; True saves the state and raises ``Interrupted``.
         origins: where ``model`` and ``teacher`` were read, if not from a folder that was named.
             Their weights are among the settings.
+        track: experiment trackers that get the records of the log.
+        on_record: gets them, with the folder of their training; a run sets it by ``track``.
         command: the options that started the run, kept in ``run.json`` for ``--resume``. They do
             not affect the result.
     """
@@ -57,6 +60,8 @@ class TrainConfig:
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    track: tuple[str, ...] = ()
+    on_record: OnRecord = track_nothing
     command: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def distil(
     device: Literal["cpu", "cuda"] | None = None,
     compile: bool | None = None,
     threads: int | None = None,
+    track: str | Sequence[str] = (),
     progress: bool | Progress = False,
 ) -> DistilResult:
     """Prune a pretrained encoder on texts without labels, once for all tasks.
@@ -120,6 +121,7 @@ def distil(
         device: ``cpu`` or ``cuda``.
         compile: whether the layers are compiled with ``torch.compile``.
         threads: threads to compute with on the CPU; by default the cores that are free.
+        track: experiment trackers for losses and scores, such as ``tensorboard`` or ``mlflow``.
         progress: show bars and notes on standard error, or tell a listener of your own.
 
     Returns:

@@ -128,6 +128,7 @@ def train(
     precision: Literal["auto", "fp32", "bf16"] | None = None,
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
+    track: str | Sequence[str] = (),
     compile: bool | None = None,
     calibrate: bool | None = None,
     progress: bool | Progress = False,
@@ -207,6 +208,7 @@ def train(
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.
         device: ``cpu`` or ``cuda``.
         threads: threads to compute with on the CPU; by default the cores that are free.
+        track: experiment trackers for losses and scores, such as ``tensorboard`` or ``mlflow``.
         compile: whether the layers are compiled with ``torch.compile``.
         calibrate: whether scores are calibrated on the validation rows (temperature scaling).
         progress: show bars and notes on standard error, or tell a listener of your own.

@@ -20,7 +20,7 @@ from spd_deploy.cli.long_run.resume import (
 )
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
-from spd_deploy.cli.options.common import json_option, revision_option
+from spd_deploy.cli.options.common import json_option, revision_option, track_option
 from spd_deploy.cli.options.distil_options import FIELDS, distil_recipe_options
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.output.console import TerminalProgress, show_json, speaks
@@ -88,6 +88,7 @@ Examples:
 @resume_option
 @distil_recipe_options
 @threads_option
+@track_option
 @json_option("the result")
 @needs_extras("distil", "train")
 def distil(**options: Any) -> None:
@@ -124,6 +125,7 @@ def distilled(
     """
     from spd_train.distilled_encoder import open_distilled
     from spd_train.run_folder import refuse_taken
+    from spd_train.training.trackers import installed_trackers
 
     cpu_before = cpu_times()
     options, given, output = dict(options), set(given), options["output"]
@@ -139,9 +141,11 @@ def distilled(
     recipe = _recipe(options)
     if recipe.device == "cpu":
         options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
+    trackers = installed_trackers(options["track"])
     fetched = with_fetched_models(options, progress.note)
     command = command_of(fetched.pinned, {*given, *earlier_run.get(COMMAND, ()), "threads"})
-    return _run(_config(fetched, recipe, command, progress), progress)
+    config = replace(_config(fetched, recipe, command, progress), track=trackers)
+    return _run(config, progress)
 
 
 def _refuse_lacking(options: Mapping[str, Any]) -> None:

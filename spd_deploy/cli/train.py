@@ -25,6 +25,7 @@ from spd_deploy.cli.options.common import (
     json_option,
     more_texts_option,
     revision_option,
+    track_option,
 )
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
@@ -140,6 +141,7 @@ Example:
     "it to compare two settings.  [default: one run]",
 )
 @threads_option
+@track_option
 @json_option("the result")
 @needs_extras("train", "train")
 def train(**options: Any) -> None:
@@ -175,6 +177,7 @@ def trained(
         UsageError: options that do not go together.
     """
     from spd_train.run_folder import refuse_taken
+    from spd_train.training.trackers import installed_trackers
 
     refuse_without_speed(options)
     cpu_before = cpu_times()
@@ -187,6 +190,7 @@ def trained(
     if options["resume"] and is_finished(options["output"]) and given <= SHOWING_OPTIONS:
         progress.note(f"{options['output']} is finished already")
         return open_checkpoint(options["output"])
+    trackers = installed_trackers(options["track"])
     recipe = recipe_to_resume(earlier_run, options, given)
     if recipe.pattern is None:
         refuse_student_options(options)
@@ -202,6 +206,7 @@ def trained(
     latency = None
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
+    options["track"] = trackers
     run = _run_of(options, task, data, recipe, latency, command, fetched.origins)
     return _train(options, run, progress)
 
@@ -229,6 +234,7 @@ def _run_of(
         keep_masks=options["keep_masks"],
         resume=options["resume"],
         origins=origins,
+        track=options["track"],
         command=command,
     )
 

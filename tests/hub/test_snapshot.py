@@ -1,6 +1,5 @@
 """Models of a hub, as its own client reads them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -37,31 +36,6 @@ def test_a_model_is_read_at_the_commit_of_its_revision(
     assert (new.origin.commit, new.folder.name, new.name) == (second, "pairs", "pairs")
     assert cached == old and "does not answer" in notes[0]
     assert open_checkpoint(cached.folder).weights_sha256 == block_checkpoint.weights_sha256
-
-
-def test_a_training_records_what_it_read_and_goes_on_with_that(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The commit is in run.json, spd.json and the manifest, and stays when the branch moves."""
-    use_hub(monkeypatch, hub.url, tmp_path)
-    source = tiny_checkpoint(tmp_path / "model", task="mrpc", layers=1)
-    commit = hub.add("us/encoder", source.folder, "main")
-    mrpc_files(tmp_path / "MRPC")
-    run = tmp_path / "run"
-
-    trained = spd.train(
-        task="mrpc", data=tmp_path / "MRPC", model="us/encoder@main", output=run,
-        teacher_epochs=0.1, pattern="2:4", epochs=0.3, threads=1,
-    )  # fmt: skip
-    hub.repositories["us/encoder"].commit({"model.safetensors": b"another"}, "main")
-    record = json.loads((run / "run.json").read_text())
-    resumed = fetch_model(record["command"]["model"])
-    exported = spd.export(trained, output=tmp_path / "artefact")
-
-    assert record["origins"]["model"]["commit"] == commit
-    assert resumed.origin is not None and resumed.origin.commit == commit
-    for origins in (trained.checkpoint.origins, exported.manifest.origins):
-        assert (origins["pretrained"].revision, origins["pretrained"].commit) == ("main", commit)
 
 
 def test_commands_read_models_of_the_hub(
