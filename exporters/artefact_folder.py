@@ -87,6 +87,7 @@ def manifest_of(
         scores=scores,
         split=checkpoint.split,
         calibration=checkpoint.calibration,
+        origins=checkpoint.origins,
         versions=versions,
     )
 

@@ -10,6 +10,7 @@ from spd_train.run_folder import claim_folder, release_folder
 from spd_train.train_config import TrainConfig
 from spd_train.training.distributed import Distributed, init_distributed
 from spd_train.training.mixed_precision import choose_precision
+from spd_train.training.trackers import tracking
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,13 +61,24 @@ def begun_run(
             {**(settings or {}), **config.settings()},
             resume=config.resume,
             command=config.command,
+            origins=config.origins,
         )
     finished = distributed.any(finished)
     reason = f"precision: {precision.name}, {precision.reason}"
     for note in [f"{config.output} is finished already"] if finished else [*notes, reason]:
         shown.note(note)
+    names = config.track if distributed.is_main and not finished else ()
+    on_cpu = distributed.kind == "cpu"
     try:
-        yield BegunRun(config=config, distributed=distributed, progress=shown, finished=finished)
+        with tracking(
+            names, config.output, config.settings(), on_cpu=on_cpu, note=shown.note
+        ) as on_record:
+            yield BegunRun(
+                config=replace(config, on_record=on_record),
+                distributed=distributed,
+                progress=shown,
+                finished=finished,
+            )
     except BaseException:  # also Ctrl-C: a folder without training must not block the next try
         if distributed.is_main and not config.resume:
             release_folder(config.output)

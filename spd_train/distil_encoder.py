@@ -181,7 +181,11 @@ def _distil(
     pruner.verify()
     if distributed.is_main:
         scores = _scores(training, prepared)
-        log = MetricsLog(folder / METRICS_FILE, from_step=training.total_steps)
+        log = MetricsLog(
+            folder / METRICS_FILE,
+            from_step=training.total_steps,
+            on_record=prepared.loop.on_record,
+        )
         log.write("final", training.total_steps, {"chosen_step": best_step, **scores})
         save_encoder(source, model, encoder, network.student_state(), folder)
         DistilledEncoder(
@@ -193,6 +197,7 @@ def _distil(
             held_out=len(prepared.context.samples.holdout),
             recipe=recipe.to_json(),
             pretrained=identity_of(source),
+            origin=config.origins.get("model"),
         ).save()
         remove_state(folder)
     distributed.barrier()

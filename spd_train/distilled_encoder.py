@@ -9,6 +9,7 @@ from spd_deploy.domain.documents import refuse_schema
 from spd_deploy.domain.errors import BadCheckpoint
 from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.domain.folders import DISTIL_FILE
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.versions import versions_of
 
@@ -29,7 +30,8 @@ class DistilledEncoder:
         texts: number of texts that it was trained on.
         held_out: number of texts that it was scored on; 0 if those were texts of the training.
         recipe: how it was trained.
-        pretrained: SHA-256 of the dense encoder, or its name on the hub.
+        pretrained: SHA-256 of the dense encoder.
+        origin: where that was read, if not from a folder that was named.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class DistilledEncoder:
     held_out: int
     recipe: Mapping[str, Any] = field(repr=False)
     pretrained: str | None = None
+    origin: Origin | None = None
 
     @property
     def sentence(self) -> str:
@@ -63,6 +66,7 @@ class DistilledEncoder:
             "held_out": self.held_out,
             "recipe": dict(self.recipe),
             "pretrained": self.pretrained,
+            "origin": None if self.origin is None else self.origin.to_json(),
             "versions": versions_of("torch", "transformers", "tokenizers"),
         }
 
@@ -90,6 +94,7 @@ def open_distilled(folder: Path) -> DistilledEncoder:
             held_out=int(value["held_out"]),
             recipe=value["recipe"],
             pretrained=value["pretrained"],
+            origin=Origin.from_json(found) if (found := value.get("origin")) else None,
         )
     except (KeyError, TypeError, ValueError) as err:
         raise BadCheckpoint(f"{file} is damaged", got=repr(err), fix=_FIX) from err

@@ -31,7 +31,6 @@ from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_json
 from spd_deploy.sessions.transformers_model import load_classifier as load_in_transformers
 from spd_train.deberta import adapt_deberta
-from spd_train.hub import is_path, require_hub_for
 from spd_train.modernbert import adapt_modernbert
 from spd_train.mpnet import adapt_mpnet
 from spd_train.stacked import stacked
@@ -53,13 +52,13 @@ def load_classifier(
     trained: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> PreTrainedModel:
-    """The model at ``reference``, a folder or a name on the hub, as a classifier for ``task``.
+    """The model in the folder ``reference`` as a classifier for ``task``.
 
     The classification head is initialised at random if the model has none, or one with another
     number of outputs.
 
     Args:
-        reference: folder or hub name of the model.
+        reference: folder of the model.
         task: gives the number of outputs and their names.
         trained: the model must have its head already, with the task's outputs.
         note: reports if the model's own head is left out.
@@ -104,28 +103,24 @@ def classifier_config(reference: str, task: Task) -> Any:
 
 
 def model_config(reference: str) -> Any:
-    """The configuration at ``reference``, a folder or a name on the hub.
+    """The configuration of the model in the folder ``reference``.
 
     Raises:
         BadModel: there is no model, spd does not support it, or its weights are not safetensors.
-        Unavailable: the hub does not answer, and the model is not in the cache.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    if (folder := Path(reference)).is_dir():
-        refuse_no_model(folder)
-        refuse_unsafe_weights(folder)
-        refuse_other_kind(config := read_config(folder))
-        labels_of(config)  # AutoConfig fails without a reason on those that it cannot read
-    elif is_path(reference):
-        fix = did_you_mean(Path(reference)) or "check --model"
+    if not (folder := Path(reference)).is_dir():
+        fix = did_you_mean(folder) or "check --model"
         raise BadModel("no such model folder", got=reference, fix=fix)
-    else:
-        require_hub_for(reference)
+    refuse_no_model(folder)
+    refuse_unsafe_weights(folder)
+    refuse_other_kind(config := read_config(folder))
+    labels_of(config)  # AutoConfig fails without a reason on those that it cannot read
     try:
         config = AutoConfig.from_pretrained(reference, trust_remote_code=False)
     except Exception as err:
         raise BadModel(
-            f"{reference} is not a model folder, and could not be loaded from the hub",
+            f"the configuration of {reference} could not be loaded",
             got=first_line(err),
             fix="name a folder with config.json and model.safetensors",
         ) from err

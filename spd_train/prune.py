@@ -18,6 +18,7 @@ from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.export_shapes import exportable_architecture
 from spd_deploy.domain.files import refuse_existing, replacing
 from spd_deploy.domain.metrics import given_labels_BC
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
@@ -76,6 +77,7 @@ class PruneConfig:
         overwrite: replace a checkpoint that is in ``output``.
         precision: number format of the forward passes.
         device: where the passes run.
+        origin: where ``source`` was read, if that is no folder that was named.
     """
 
     source: Path
@@ -88,6 +90,7 @@ class PruneConfig:
     overwrite: bool = False
     precision: PrecisionChoice = "auto"
     device: Device = "cpu"
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         """Refuse a sparsity that the allocation cannot spread."""
@@ -179,6 +182,10 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             split=split,
             recipe={**config.to_json(), "precision": precision.name},
             parents={"dense": source.weights_sha256},
+            origins={
+                **source.origins,
+                **({} if config.origin is None else {"dense": config.origin}),
+            },
         )
     return open_checkpoint(config.output), agreement
 

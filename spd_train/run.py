@@ -14,6 +14,7 @@ A recipe without a pattern trains the dense model alone, into the output folder 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.temperature import TemperatureScaling
@@ -30,7 +32,6 @@ from spd_train.calibrate import scale_head, scaled_head
 from spd_train.calibrate_run import calibrate, calibrations, temperature_of
 from spd_train.data.batching import LabelledTokens
 from spd_train.grafting import GraftedNetwork
-from spd_train.hub import require_hub_for
 from spd_train.kept_zeros import zeros_of
 from spd_train.model import copy_tokenizer, encoder_sizes, load_classifier, save_classifier
 from spd_train.plots.curves import draw_curves
@@ -82,8 +83,6 @@ def _checked_source(config: TrainConfig) -> str:
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
-    if config.model is not None:
-        require_hub_for(config.model)
     check_fit(source, config.task, config.recipe, len(config.data.train))
     if config.teacher is not None:
         check_teacher(Path(config.teacher), config.model, config.task)
@@ -143,6 +142,7 @@ def _train_dense(
             scores={arm: dev},
             calibration={} if found is None else {arm: found},
             parents=parents,
+            origins=_origins(config, pretrained="model"),
             pattern=pattern,
             zeros=zeros,
         )
@@ -213,6 +213,7 @@ def _train_student(
             scores={"dense": dense, "sparse": dev},
             calibration=calibrations(config, prepared, training.teacher_logits, teacher, found),
             parents={"teacher": teacher.weights_sha256},
+            origins={**teacher.origins, **_origins(config, teacher="teacher")},
             pattern=pattern,
             zeros=pruner,
         )
@@ -275,7 +276,10 @@ def _write_model(
         scores["teacher_holdout"] = training.score_teacher(samples["holdout"])
     final = {"chosen_step": best_step, **scores, "dev": dict(dev)}
     total = training.total_steps
-    MetricsLog(folder / METRICS_FILE, from_step=total).write("final", total, final)
+    log = MetricsLog(
+        folder / METRICS_FILE, from_step=total, on_record=partial(config.on_record, folder)
+    )
+    log.write("final", total, final)
     save_classifier(model.config, state, folder)
     draw_curves(
         folder,
@@ -285,6 +289,11 @@ def _write_model(
     )
 
 
+def _origins(config: TrainConfig, **named: str) -> dict[str, Origin]:
+    """Where models of the run were read, by what they are to the checkpoint."""
+    return {role: config.origins[one] for role, one in named.items() if one in config.origins}
+
+
 def _finish(
     config: TrainConfig,
     folder: Path,
@@ -292,6 +301,7 @@ def _finish(
     scores: Mapping[str, Scores],
     calibration: Mapping[str, TemperatureScaling],
     parents: Mapping[str, str],
+    origins: Mapping[str, Origin],
     pattern: Pattern | None = None,
     zeros: Zeros | None = None,
 ) -> None:
@@ -305,6 +315,7 @@ def _finish(
         split=config.data.dev_name,
         recipe=config.recipe.to_json(),
         parents=parents,
+        origins=origins,
         pattern=pattern,
         zeros=zeros,
     )

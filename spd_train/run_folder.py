@@ -8,10 +8,14 @@ from typing import Any
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten
 from spd_deploy.domain.files import read_json, refuse_unwritable, write_json
 from spd_deploy.domain.folders import COMMAND, DISTIL_FILE, RUN_FILE, SPD_FILE, is_finished
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.stored_weights import has_weights, sha256_of_weights
 from spd_train.training.best_checkpoint import BEST_FILE
 from spd_train.training.state import STATE_FILE
+from spd_train.training.trackers import TRACKERS_FILE
 
+# The field of run.json that says where its models were read.
+ORIGINS = "origins"
 _NO_RUN = "there is no run to resume; leave --resume out"
 
 
@@ -21,6 +25,7 @@ def claim_folder(
     *,
     resume: bool,
     command: Mapping[str, Any] | None = None,
+    origins: Mapping[str, Origin] | None = None,
 ) -> bool:
     """Claim the output folder for a run.
 
@@ -29,6 +34,7 @@ def claim_folder(
         settings: all that decides the result; a resumed run must have the same.
         resume: continue the run that is in the folder.
         command: the options that started the run, stored beside the settings.
+        origins: where models were read that are no folders of the user, stored likewise.
 
     Returns:
         Whether the run in the folder is finished already.
@@ -41,7 +47,8 @@ def claim_folder(
     refuse_taken(output, resume=resume)
     file = output / RUN_FILE
     if not resume:
-        write_json(file, {**settings, COMMAND: dict(command or {})})
+        read = {role: origin.to_json() for role, origin in (origins or {}).items()}
+        write_json(file, {**settings, ORIGINS: read, COMMAND: dict(command or {})})
         return False
     before = read_json(file, error=BadCheckpoint, fix=_NO_RUN)
     _refuse_differences(before, settings)
@@ -73,7 +80,7 @@ def no_run_in(output: Path) -> BadCheckpoint:
 
 def remove_state(folder: Path) -> None:
     """Remove what a resumed run would continue from, once the run is finished."""
-    for name in (STATE_FILE, BEST_FILE):
+    for name in (STATE_FILE, BEST_FILE, TRACKERS_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -10,6 +10,7 @@ from spd_deploy.domain.checkpoint import (
     encoder_in,
     save_description,
 )
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.stored_weights import sha256_of_weights
 from spd_deploy.domain.tasks import Task
@@ -43,6 +44,7 @@ def describe_checkpoint(
     pattern: Pattern | None = None,
     zeros: Zeros | None = None,
     calibration: Mapping[str, TemperatureScaling] | None = None,
+    origins: Mapping[str, Origin] | None = None,
 ) -> None:
     """Write ``spd.json`` beside weights and tokenizer.
 
@@ -58,6 +60,7 @@ def describe_checkpoint(
         zeros: densities and target sparsities; None for a dense model. A target is stored only if
             it differs from the pattern's sparsity.
         calibration: how well the scores fit what is true, by arm.
+        origins: where the models that it was made from were read, by role.
     """
     encoder = encoder_in(folder)
     uniform = None if pattern is None else pattern.sparsity
@@ -81,6 +84,7 @@ def describe_checkpoint(
             split=split,
             recipe=recipe,
             parents=parents,
+            origins=origins or {},
             versions=versions_of("torch", "transformers", "tokenizers"),
         )
     )

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def prepare_run(
             batch_size=recipe.batch_size,
             accumulate=recipe.accumulate,
             should_stop=config.should_stop,
+            on_record=partial(config.on_record, folder),
         ),
     )
 

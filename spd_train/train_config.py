@@ -9,6 +9,7 @@ from typing import Any
 from spd_deploy.domain.documents import text_of
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import LatencyTable
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.structures import Structures
 from spd_deploy.domain.tasks import Task
 from spd_train.config import Recipe
@@ -16,6 +17,7 @@ from spd_train.data.splits import Data
 from spd_train.label_loss import PLAIN, LabelLoss
 from spd_train.pruning.structured.plan import SpeedTarget
 from spd_train.run_folder import identity_of
+from spd_train.training.trackers import OnRecord, track_nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +28,7 @@ class TrainConfig:
         task: labels, columns and metrics.
         data: rows to train on, to choose on and to score on.
         recipe: pattern, schedules, losses and sizes.
-        model: the pretrained encoder, a folder or a name on the Hugging Face hub.
+        model: folder of the pretrained encoder.
         teacher: a fine-tuned classifier; None fine-tunes ``model`` first. If both are given, the
             teacher must be a fine-tuned form of the model.
         latency: the latency table of the machine that will run the student; needed for a speed-up.
@@ -40,6 +42,10 @@ class TrainConfig:
         output: folder to write.
         resume: continue the run that is in ``output``.
         should_stop: called after each step; True saves the state and raises ``Interrupted``.
+        origins: where ``model`` and ``teacher`` were read, if not from a folder that was named.
+            Their weights are among the settings.
+        track: experiment trackers that get the records of the log.
+        on_record: gets them, with the folder of their training; a run sets it by ``track``.
         command: the options that started the run, kept in ``run.json`` for ``--resume``. They do
             not affect the result.
     """
@@ -58,6 +64,9 @@ class TrainConfig:
     start: Path | None = None
     resume: bool = False
     should_stop: Callable[[], bool] = lambda: False
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    track: tuple[str, ...] = ()
+    on_record: OnRecord = track_nothing
     command: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from spd_deploy.api.values import (
     OneOf,
     WholeNumber,
     read_flag,
+    read_model,
     read_path,
     read_text,
 )
@@ -183,13 +184,16 @@ def create_app(
 
 def _named(parameter: str, value: object) -> list[tuple[str, Path]]:
     """Each model's name and folder."""
-    from serve.repository import named_path, refuse_bad_name
+    from serve.repository import refuse_bad_name
 
     if isinstance(value, Mapping):
         for name in value:
             refuse_bad_name(read_text(parameter, name))
-        return [(name, read_path(parameter, folder)) for name, folder in value.items()]
-    return [named_path(str(read_path(parameter, one))) for one in _several(value)]
+        return [(name, read_model(parameter, folder)) for name, folder in value.items()]
+    from spd_deploy.cli.options.model_options import named_paths
+
+    spelled = [str(read_path(parameter, one)) for one in _several(value)]
+    return named_paths(spelled)
 
 
 def _texts(parameter: str, value: object) -> list[str]:

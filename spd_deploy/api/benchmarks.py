@@ -22,6 +22,7 @@ from spd_deploy.api.values import (
     SECONDS,
     THREADS,
     read_flag,
+    read_model,
     read_path,
     read_sizes,
     read_text,
@@ -183,8 +184,8 @@ def bench(
 
     many = [artefacts] if isinstance(artefacts, str | PathLike) else list(artefacts)
     compared = _Compared(
-        artefacts=tuple(read_path("artefacts", one) for one in many),
-        baseline=None if baseline is None else read_path("baseline", baseline),
+        artefacts=tuple(read_model("artefacts", one) for one in many),
+        baseline=None if baseline is None else read_model("baseline", baseline),
         runtimes=read_words(RUNTIME, "runtime", runtime),
         dense=None if dense is None else read_text("dense", dense),
         profile=read_flag("profile", profile),

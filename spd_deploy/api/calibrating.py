@@ -11,7 +11,7 @@ from spd_deploy.api.display import Displayed, ResultTable, ResultView
 from spd_deploy.api.evaluation import AnsweredPart, agreed_task, answer_parts, refuse_unlabelled
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import SCORE, read_flag, read_path, read_text
+from spd_deploy.api.values import SCORE, read_flag, read_model, read_path, read_text
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact, save_manifest
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.decision import Decision, Threshold
@@ -130,7 +130,7 @@ def calibrate(
         BadData: the data is missing or broken, too few rows, or no threshold reaches a goal.
         BadSetting: a goal that is not understood, or a model that answers numbers.
     """
-    folder, target = read_path("path", path), read_path("output", output)
+    folder, target = read_model("path", path), read_path("output", output)
     name = None if task is None else read_text("task", task)
     file = None if data is None else read_path("data", data)
     texts = [threshold_for] if isinstance(threshold_for, str) else list(threshold_for)

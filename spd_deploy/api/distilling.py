@@ -61,6 +61,7 @@ def distil(
     pair_column: str | None = None,
     skip_broken_rows: bool = False,
     model: str | PathLike[str] | None = None,
+    revision: str | None = None,
     pattern: str | None = None,
     sparsity: float | None = None,
     resume: bool = False,
@@ -83,6 +84,7 @@ def distil(
     device: Literal["cpu", "cuda"] | None = None,
     compile: bool | None = None,
     threads: int | None = None,
+    track: str | Sequence[str] = (),
     progress: bool | Progress = False,
 ) -> DistilResult:
     """Prune a pretrained encoder on texts without labels, once for all tasks.
@@ -96,7 +98,8 @@ def distil(
         text_column: the column of the text.
         pair_column: the column of the second text, if rows are pairs.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
-        model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
+        model: the pretrained encoder: a folder, a name on the Hugging Face hub, or an address.
+        revision: branch, tag or commit of ``model`` on the hub.
         pattern: which weights become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
         sparsity: the share of zeros, between 0 and 1.
         resume: go on with the run in ``output``, which knows its other settings.
@@ -118,6 +121,7 @@ def distil(
         device: ``cpu`` or ``cuda``.
         compile: whether the layers are compiled with ``torch.compile``.
         threads: threads to compute with on the CPU; by default the cores that are free.
+        track: experiment trackers for losses and scores, such as ``tensorboard`` or ``mlflow``.
         progress: show bars and notes on standard error, or tell a listener of your own.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import SCORE, read_flag, read_path, read_text, read_windows
+from spd_deploy.api.values import SCORE, read_flag, read_model, read_path, read_text, read_windows
 from spd_deploy.domain.calibration_error import CalibrationError
 from spd_deploy.domain.coverage import Coverage
 from spd_deploy.domain.errors import BadData, BadSetting
@@ -115,6 +115,7 @@ class AnsweredPart:
 def evaluate(
     path: str | PathLike[str],
     *,
+    revision: str | None = None,
     task: str | None = None,
     data: str | PathLike[str] | None = None,
     split: str = "dev",
@@ -132,7 +133,8 @@ def evaluate(
     """Score an artefact or a checkpoint on labelled data.
 
     Args:
-        path: the model's folder.
+        path: the model's folder, its name on the Hugging Face hub, or an address.
+        revision: branch, tag or commit of a model on the hub.
         task: the task's name; by default the task that the model was trained for.
         data: a folder with the task's files, or one file. Of the file that the model was trained
             on, its dev rows are scored.
@@ -164,7 +166,8 @@ def evaluate(
     below = None if abstain_below is None else SCORE.read("abstain_below", abstain_below)
     windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
     recorder = NoteRecorder(progress)
-    with load(path, runtime=runtime, device=device, threads=threads) as model:
+    folder = read_model("path", path, revision=revision, names="owned", note=recorder.note)
+    with load(folder, runtime=runtime, device=device, threads=threads) as model:
         agreed = agreed_task(model.task, name)
         opened = model.opened().reading(windows)
         encoder = EncodesOnce(opened.tokenizer)

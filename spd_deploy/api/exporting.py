@@ -66,6 +66,7 @@ class ExportResult(SavedResult):
 def export(
     checkpoint: str | PathLike[str],
     *,
+    revision: str | None = None,
     output: str | PathLike[str],
     format: Literal["onnx", "trt", "torch"] = "onnx",  # the option's name
     precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None,
@@ -90,7 +91,9 @@ def export(
     Each parameter is the option of ``spd export`` with the same name.
 
     Args:
-        checkpoint: the folder of a checkpoint, or of any Hugging Face classifier.
+        checkpoint: the folder of a checkpoint, or of any Hugging Face classifier; its name on the
+            hub, or an address.
+        revision: branch, tag or commit of a model on the hub.
         output: the folder to write.
         format: ``onnx`` for ONNX Runtime and OpenVINO, ``torch`` for PyTorch with kernels for GPUs,
             ``trt`` for a TensorRT engine.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spd_deploy.api.display import Displayed, ResultTable, ResultView
 from spd_deploy.api.layer_times import measure_layers, refuse_unused
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import SECONDS, SIZE, THREADS, read_flag, read_path
+from spd_deploy.api.values import SECONDS, SIZE, THREADS, read_flag, read_model
 from spd_deploy.domain.artefact import Artefact, MatrixRow, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, open_checkpoint
 from spd_deploy.domain.decision import Decision
@@ -157,7 +157,7 @@ def inspect(
     """
     from spd_deploy.cli.output.engines import engine_to_json
 
-    folder = read_path("path", path)
+    folder = read_model("path", path)
     refuse_no_model(folder, wanted="either")
     if not read_flag("measure", measure):
         refuse_unused({"batch": batch, "seq": seq, "threads": threads, "seconds": seconds})

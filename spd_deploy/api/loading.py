@@ -11,7 +11,7 @@ from spd_deploy.api.display import Displayed, ResultView
 from spd_deploy.api.notes import NoteRecorder
 from spd_deploy.api.predictions import Predictions, TextPrediction, predictions_for
 from spd_deploy.api.texts import Texts, examples_from
-from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, read_path, read_windows
+from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, read_model, read_windows
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.progress import Progress
@@ -185,7 +185,8 @@ def load(
     """Open an artefact in its runtime, or a checkpoint in PyTorch, verified and self-tested.
 
     Args:
-        path: the folder of an artefact, of a checkpoint, or of any Hugging Face classifier.
+        path: the folder of an artefact, of a checkpoint, or of any Hugging Face classifier; or an
+            address of one, such as ``hf://OWNER/NAME@REVISION`` or ``s3://BUCKET/MODEL``.
         runtime: ``auto`` is the one that the artefact was exported for; or ``onnxruntime``,
             ``openvino``, ``openvino:bf16``, ``tensorrt``, ``torch``.
         device: ``cpu`` or ``cuda``; by default the CPU, and for a TensorRT engine the GPU.
@@ -198,7 +199,7 @@ def load(
     """
     from spd_deploy.sessions.open import open_path
 
-    folder = read_path("path", path)
+    folder = read_model("path", path)
     choice = RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)]
     if device is not None:
         DEVICE.read("device", device)

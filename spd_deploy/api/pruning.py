@@ -48,6 +48,7 @@ class PruneResult(CheckpointResult):
 def prune(
     model: str | PathLike[str],
     *,
+    revision: str | None = None,
     output: str | PathLike[str],
     pattern: str | None = None,
     sparsity: float | None = None,
@@ -85,7 +86,9 @@ def prune(
     again by least squares, so that each matrix gives what it gave before on the texts.
 
     Args:
-        model: the folder of a checkpoint, or of any Hugging Face classifier.
+        model: the folder of a checkpoint, or of any Hugging Face classifier; its name on the hub,
+            or an address.
+        revision: branch, tag or commit of ``model`` on the hub.
         output: the folder to write.
         pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
         sparsity: the share of zeros, between 0 and 1.

@@ -80,6 +80,7 @@ def train(
     focal_gamma: float | None = None,
     metric: str | None = None,
     model: str | PathLike[str] | None = None,
+    revision: str | None = None,
     teacher: str | PathLike[str] | None = None,
     keep_masks: bool = False,
     pattern: str | None = None,
@@ -134,6 +135,7 @@ def train(
     precision: Literal["auto", "fp32", "bf16"] | None = None,
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
+    track: str | Sequence[str] = (),
     compile: bool | None = None,
     calibrate: bool | None = None,
     progress: bool | Progress = False,
@@ -153,7 +155,6 @@ def train(
         label_column: the column with the label.
         regression: read the labels as numbers to predict.
         multi_label: a row may have several labels, or none.
-        ordinal: the labels have an order, and the model answers a number that is rounded.
         label_separator: what stands between the labels of a text; by default it is found.
         ordinal: the labels have an order: the model answers a number, which is rounded to a label.
         label_order: the labels from the lowest to the highest; numbers need none.
@@ -161,7 +162,8 @@ def train(
         class_weights: ``balanced``, weights such as ``spam=5,ham=1``, or a JSON file with them.
         focal_gamma: exponent of the focal loss; by default the loss is the plain one.
         metric: chooses the best checkpoint, such as ``macro_f1``.
-        model: the pretrained encoder: a folder, or a name on the Hugging Face hub.
+        model: the pretrained encoder: a folder, a name on the Hugging Face hub, or an address.
+        revision: branch, tag or commit of ``model`` on the hub.
         teacher: a fine-tuned classifier to distil from, instead of making one.
         keep_masks: keep the zeros of a sparse ``model`` while it is fine-tuned on the labels.
         pattern: which weights may become zero, such as ``structured``, ``block:64x1`` or ``2:4``.
@@ -220,6 +222,7 @@ def train(
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.
         device: ``cpu`` or ``cuda``.
         threads: threads to compute with on the CPU; by default the cores that are free.
+        track: experiment trackers for losses and scores, such as ``tensorboard`` or ``mlflow``.
         compile: whether the layers are compiled with ``torch.compile``.
         calibrate: whether scores are calibrated on the validation rows (temperature scaling).
         progress: show bars and notes on standard error, or tell a listener of your own.

@@ -6,7 +6,7 @@ Reading a value returns it in its one type, or raises a ``BadSetting`` that name
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from spd_deploy.domain.long_texts import (
     windows_from,
 )
 from spd_deploy.domain.runtime_choice import DEVICES, RUNTIME_CHOICES
+from spd_deploy.hub.address import BareNames
+from spd_deploy.hub.fetch import fetch_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,28 @@ def read_path(name: str, value: object) -> Path:
     if isinstance(value, str | os.PathLike):
         return Path(os.fspath(value))
     raise _wrong(name, "a path", value)
+
+
+def read_model(
+    name: str,
+    value: object,
+    *,
+    revision: object = None,
+    names: BareNames = "none",
+    note: Callable[[str], None] | None = None,
+) -> Path:
+    """The folder of a model; a model that is elsewhere is copied first.
+
+    Args:
+        name: the parameter.
+        value: a path, an address, or the result of another function.
+        revision: branch, tag or commit of a model on the hub.
+        names: which bare names are looked for on the hub.
+        note: gets what the user should know of a copy; by default the log does.
+    """
+    wanted = None if revision is None else read_text("revision", revision)
+    listener = {} if note is None else {"note": note}
+    return fetch_model(read_path(name, value), wanted, names=names, **listener).folder
 
 
 def read_text(name: str, value: object) -> str:

@@ -113,6 +113,8 @@ Examples:
 def bench(as_json: bool, **options: Any) -> None:
     """Measure artefacts in turns with a dense baseline, and write a report.
 
+    ARTEFACT and --baseline are folders, or addresses such as hf://OWNER/NAME or s3://BUCKET/MODEL.
+
     The report is a folder with report.html to read, report.json with every sample, and the plots.
 
     On a GPU a checkpoint as the baseline runs as every dense arm that this machine has, and each

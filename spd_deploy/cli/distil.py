@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.cli.inputs.fetched_models import FetchedOptions, with_fetched_models
 from spd_deploy.cli.inputs.text_inputs import rows_from_file
 from spd_deploy.cli.long_run.resume import (
     SHOWING_OPTIONS,
@@ -19,7 +20,7 @@ from spd_deploy.cli.long_run.resume import (
 )
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
-from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.options.common import json_option, revision_option, track_option
 from spd_deploy.cli.options.distil_options import FIELDS, distil_recipe_options
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.output.console import TerminalProgress, show_json, speaks
@@ -72,9 +73,11 @@ Examples:
 @click.option(
     "--model",
     metavar="FOLDER|NAME",
-    help="Pretrained encoder to prune: a folder, or a name on the Hugging Face hub. A head that it "
-    "has is left out.  [default: none; needed]",
+    help="Pretrained encoder to prune: a folder, a name on the Hugging Face hub (NAME@REVISION), "
+    "or an address such as s3://BUCKET/MODEL. A head that it has is left out.  "
+    "[default: none; needed]",
 )
+@revision_option
 @pattern_options(absent="needed")
 @click.option(
     "--output",
@@ -85,6 +88,7 @@ Examples:
 @resume_option
 @distil_recipe_options
 @threads_option
+@track_option
 @json_option("the result")
 @needs_extras("distil", "train")
 def distil(**options: Any) -> None:
@@ -121,6 +125,7 @@ def distilled(
     """
     from spd_train.distilled_encoder import open_distilled
     from spd_train.run_folder import refuse_taken
+    from spd_train.training.trackers import installed_trackers
 
     cpu_before = cpu_times()
     options, given, output = dict(options), set(given), options["output"]
@@ -136,8 +141,11 @@ def distilled(
     recipe = _recipe(options)
     if recipe.device == "cpu":
         options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
-    command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
-    return _run(_config(options, recipe, command, progress), progress)
+    trackers = installed_trackers(options["track"])
+    fetched = with_fetched_models(options, progress.note)
+    command = command_of(fetched.pinned, {*given, *earlier_run.get(COMMAND, ()), "threads"})
+    config = replace(_config(fetched, recipe, command, progress), track=trackers)
+    return _run(config, progress)
 
 
 def _refuse_lacking(options: Mapping[str, Any]) -> None:
@@ -170,13 +178,14 @@ def _recipe(options: Mapping[str, Any]) -> "Recipe":
 
 
 def _config(
-    options: Mapping[str, Any], recipe: "Recipe", command: Mapping[str, Any], progress: Progress
+    fetched: FetchedOptions, recipe: "Recipe", command: Mapping[str, Any], progress: Progress
 ) -> "TrainConfig":
     """The run, with its texts read."""
     from spd_deploy.sessions.checkpoint_tokenizer import opener_of
     from spd_train.distil_encoder import refuse_classifier, texts_data, texts_task
     from spd_train.train_config import TrainConfig
 
+    options = fetched.options
     refuse_classifier(options["model"])
     columns = options["text_column"], options["pair_column"]
     task = texts_task(*columns)
@@ -202,6 +211,7 @@ def _config(
         teacher=options["model"],
         output=options["output"],
         resume=options["resume"],
+        origins=fetched.origins,
         command=command,
     )
 

@@ -12,6 +12,7 @@ from spd_deploy.cli.options.common import (
     device_option,
     finite,
     json_option,
+    revision_option,
     runtime_option,
     skip_broken_rows_option,
 )
@@ -29,6 +30,7 @@ Examples:
   spd evaluate artefacts/reviews --data reviews.csv --json"""
 )
 @click.argument("path", type=click.Path(path_type=Path))
+@revision_option
 @click.option(
     "--task",
     help="Name of the task that the data belongs to. Needed only for a model that does not say its "
@@ -66,6 +68,7 @@ Examples:
 @json_option("the result")
 def evaluate(
     path: Path,
+    revision: str | None,
     task: str | None,
     data: Path | None,
     split: str,
@@ -82,10 +85,12 @@ def evaluate(
 ) -> None:
     """Score a model on labelled data with the official metrics of its task.
 
-    PATH is the folder of an artefact or of a checkpoint. A checkpoint runs in PyTorch.
+    PATH is the folder of an artefact or of a checkpoint, a model on the Hugging Face hub as
+    OWNER/NAME@REVISION, or an address such as s3://BUCKET/MODEL. A checkpoint runs in PyTorch.
     """
     found = api.evaluate(
         path,
+        revision=revision,
         task=task,
         data=data,
         split=split,

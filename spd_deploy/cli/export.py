@@ -1,5 +1,6 @@
 """``spd export``: writes an artefact that can be served from a checkpoint."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import click
 
 from spd_deploy.cli.inputs.calibration_set import calibration_set_for
-from spd_deploy.cli.options.common import Sizes, finite, json_option
+from spd_deploy.cli.options.common import Sizes, finite, json_option, revision_option
 from spd_deploy.cli.options.export_options import ExportOptions
 from spd_deploy.cli.options.sections import Sectioned
 from spd_deploy.cli.options.tuning_options import (
@@ -23,6 +24,7 @@ from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.hub.fetch import fetch_model
 from spd_deploy.sessions.tensorrt.shape_buckets import buckets_for
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=Sectioned,
     headings={
+        "revision": "Model",
         "format_": "Format",
         "task_name": "Data, for int8 and bf16",
         "tune": "Lowerings and runtime",
@@ -50,6 +53,7 @@ Examples:
   spd export runs/mrpc-24 --format trt --batch 1,8 --seq 32,128 --output artefacts/mrpc-trt""",
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
+@revision_option
 @click.option(
     "--format",
     "format_",
@@ -169,9 +173,10 @@ Examples:
 def export(**options: Any) -> None:
     """Export CHECKPOINT as an artefact for a runtime, in which zeros cost no time where possible.
 
-    Weights, sparsity pattern and logits are verified before the artefact appears. A cost model
-    chooses how each matrix is multiplied; with --tune, times on this machine do. The manifest names
-    each choice with its reason, and spd inspect shows them.
+    CHECKPOINT is a folder, a classifier on the Hugging Face hub as OWNER/NAME@REVISION, or an
+    address such as s3://BUCKET/MODEL. Weights, sparsity pattern and logits are verified before the
+    artefact appears. A cost model chooses how each matrix is multiplied; with --tune, times on this
+    machine do. The manifest names each choice with its reason, and spd inspect shows them.
     """
     parsed = ExportOptions(**options)
     show_export(exported(parsed, TerminalProgress()), as_json=parsed.as_json)
@@ -184,7 +189,7 @@ def exported(options: ExportOptions, progress: Progress) -> Artefact:
         UsageError: options that do not go together.
     """
     options.refuse_misfits()
-    checkpoint = _open(options.checkpoint, progress)
+    checkpoint = _open(options, progress)
     export_as = _export_torch if options.format_ == "torch" else _export_graphs
     return export_as(options, checkpoint, progress)
 
@@ -318,9 +323,13 @@ def _note_dropped_lengths(
         )
 
 
-def _open(folder: Path, progress: Progress) -> Checkpoint:
+def _open(options: ExportOptions, progress: Progress) -> Checkpoint:
     """The checkpoint; a detected pattern and notes of its reader are reported."""
-    checkpoint = open_checkpoint(folder)
+    fetched = fetch_model(options.checkpoint, options.revision, names="owned", note=progress.note)
+    checkpoint = open_checkpoint(fetched.folder)
+    if fetched.origin is not None:
+        origins = {**checkpoint.origins, "checkpoint": fetched.origin}
+        checkpoint = replace(checkpoint, origins=origins)
     if checkpoint.detected is not None:
         progress.note(f"{checkpoint.pattern} detected, not declared: {checkpoint.detected}")
     for note in checkpoint.notes:

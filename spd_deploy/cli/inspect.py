@@ -33,7 +33,8 @@ Examples:
 def inspect(path: Path, as_json: bool, every: bool, **settings: Any) -> None:
     """Show how sparse each matrix is, how it is run, and why.
 
-    PATH is the folder of an artefact, or of a checkpoint. For a checkpoint the command shows the
+    PATH is the folder of an artefact or of a checkpoint, or an address of one such as
+    hf://OWNER/NAME@REVISION or s3://BUCKET/MODEL. For a checkpoint the command shows the
     lowering that spd export would choose. For a trt artefact it also shows the plan of the engine,
     and after spd build which matrices got a sparse kernel and what that gained.
 
@@ -50,7 +51,7 @@ def inspect(path: Path, as_json: bool, every: bool, **settings: Any) -> None:
     else:
         show(found, every=every)
         if found.engine is not None:
-            show_engine(path)
+            show_engine(found.path)
 
 
 def show(found: api.Inspection, *, every: bool) -> None:

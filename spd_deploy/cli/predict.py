@@ -127,7 +127,8 @@ def predict(
 ) -> None:
     """Classify texts from the command line, or a file of any length.
 
-    PATH is the folder of an artefact or of a checkpoint. If the model reads pairs, the texts on the
+    PATH is the folder of an artefact or of a checkpoint, or an address of one such as
+    hf://OWNER/NAME@REVISION or s3://BUCKET/MODEL. If the model reads pairs, the texts on the
     command line are taken two by two. The answers have the order of the rows, and each repeats the
     fields of its row. A field of the answer that rows have too gets predicted_ before its name.
     """

@@ -9,7 +9,7 @@ import click
 
 from spd_deploy.cli.inputs.text_inputs import rows_from_file
 from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
-from spd_deploy.cli.options.common import json_option
+from spd_deploy.cli.options.common import json_option, revision_option
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_table import (
     ALLOCATION_HELP,
@@ -33,6 +33,7 @@ from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
+from spd_deploy.hub.fetch import fetch_model
 from spd_deploy.timing.machine_load import cpu_times
 from spd_train.config import Device, PrecisionChoice
 from spd_train.prune_recipe import Allocation, Importance, PruneRecipe
@@ -53,6 +54,7 @@ Examples:
       --text-column review --output pruned/reviews"""
 )
 @click.argument("model", type=click.Path(path_type=Path))
+@revision_option
 @pattern_options(absent="give this or --speedup")
 @one_speed_options
 @click.option(
@@ -164,9 +166,10 @@ Examples:
 def prune(as_json: bool, **options: Any) -> None:
     """Prune a fine-tuned classifier in minutes, without training and without labels.
 
-    MODEL is a checkpoint of spd, or any Hugging Face folder with a classifier. The kept weights are
-    solved again, so that each matrix gives the dense model's outputs on the texts. If --data has
-    labels and a dev split, both models are scored on it; the scores do not affect the pruning.
+    MODEL is a checkpoint of spd, or any Hugging Face folder with a classifier; it may be on the hub
+    as OWNER/NAME@REVISION, or at an address such as s3://BUCKET/MODEL. The kept weights are solved
+    again, so that each matrix gives the dense model's outputs on the texts. If --data has labels
+    and a dev split, both models are scored on it; the scores do not affect the pruning.
     """
     checkpoint, agreement = pruned(options, TerminalProgress())
     if as_json:
@@ -194,6 +197,8 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
     cpu_before = cpu_times()
     pattern = _pattern(options)
     recipe = _recipe(options)
+    fetched = fetch_model(options["model"], options["revision"], names="owned", note=progress.note)
+    options = {**options, "model": fetched.folder}
     source = open_checkpoint(options["model"])
     texts, dev = _texts_to_prune_on(options, source, progress)
     if options["device"] == "cpu":
@@ -209,6 +214,7 @@ def pruned(options: Mapping[str, Any], progress: Progress) -> "tuple[Checkpoint,
         overwrite=options["overwrite"],
         precision=options["precision"],
         device=options["device"],
+        origin=fetched.origin,
     )
     return one_shot.prune(config, progress)
 

@@ -149,8 +149,9 @@ def serve(
     The artefact is verified, self-tested and warmed up before /readyz answers 200. A checkpoint
     folder that is not exported is served too, in PyTorch and without sparse speed-up.
 
-    Several artefacts are served under the names of their folders, or as NAME=ARTEFACT. Requests
-    that name no model get the first one.
+    ARTEFACT is a folder, or an address such as hf://OWNER/NAME@REVISION or s3://BUCKET/MODEL, which
+    is copied once and verified. Several artefacts are served under the names of their folders, or
+    as NAME=ARTEFACT. Requests that name no model get the first one.
 
     \b
     Example:
@@ -188,7 +189,7 @@ def serve(
              "a proxy with TLS before it and add --insecure")  # fmt: skip
     shadows = [shadow_from(spelled) for spelled in shadow]
     plan = models_from(
-        named_paths(artefact),
+        named_paths(artefact, _say),
         model_repository,
         shadows,
         RuntimeSettings(choice=RUNTIME_CHOICES[runtime], device=device, threads=threads),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.cli.inputs.fetched_models import with_fetched_models
 from spd_deploy.cli.inputs.train_data import read_task_and_data
 from spd_deploy.cli.long_run.resume import (
     SHOWING_OPTIONS,
@@ -19,7 +20,13 @@ from spd_deploy.cli.long_run.resume import (
 )
 from spd_deploy.cli.long_run.signals import resume_command, resume_hint, stop_on_signals
 from spd_deploy.cli.long_run.threads import threads_option, use_free_threads
-from spd_deploy.cli.options.common import data_options, json_option, more_texts_option
+from spd_deploy.cli.options.common import (
+    data_options,
+    json_option,
+    more_texts_option,
+    revision_option,
+    track_option,
+)
 from spd_deploy.cli.options.label_options import label_loss_of, label_options
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
@@ -51,6 +58,7 @@ from spd_deploy.timing.machine_load import cpu_times
 
 if TYPE_CHECKING:
     from spd_deploy.domain.latency_table import LatencyTable
+    from spd_deploy.domain.origin import Origin
     from spd_train.config import Recipe
     from spd_train.data.splits import Data
     from spd_train.family_result import Family
@@ -101,9 +109,11 @@ Example:
 @click.option(
     "--model",
     metavar="FOLDER|NAME",
-    help="Pretrained encoder to start from: a folder, or a name on the Hugging Face hub.  "
+    help="Pretrained encoder to start from: a folder, a name on the Hugging Face hub "
+    "(NAME@REVISION), or an address such as s3://BUCKET/MODEL.  "
     "[default: none; give this or --teacher]",
 )
+@revision_option
 @click.option(
     "--teacher",
     metavar="FOLDER",
@@ -136,6 +146,7 @@ Example:
     "it to compare two settings.  [default: one run]",
 )
 @threads_option
+@track_option
 @json_option("the result")
 @needs_extras("train", "train")
 def train(**options: Any) -> None:
@@ -171,6 +182,7 @@ def trained(
         UsageError: options that do not go together.
     """
     from spd_train.run_folder import refuse_taken
+    from spd_train.training.trackers import installed_trackers
 
     refuse_without_speed(options)
     cpu_before = cpu_times()
@@ -183,22 +195,28 @@ def trained(
     if options["resume"] and _is_complete(options) and given <= SHOWING_OPTIONS:
         progress.note(f"{options['output']} is finished already")
         return open_checkpoint(options["output"])
+    trackers = installed_trackers(options["track"])
     recipe = recipe_to_resume(earlier_run, options, given)
     if recipe.pattern is None:
         refuse_student_options(options)
         if not options["keep_masks"]:
             progress.note(NO_PATTERN)
+    fetched = with_fetched_models(options, progress.note)
+    options, pinned = dict(fetched.options), fetched.pinned
     task, data = read_task_and_data(options, recipe, progress)
     if options["metric"] is not None:
         task = led_by(task, options["metric"])
     label_loss = label_loss_of(options, task, data.train, progress)
     if recipe.device == "cpu":
         options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
-    command = command_of(options, {*given, *earlier_run.get(COMMAND, ()), "threads"})
+    pinned = {**pinned, "threads": options["threads"]}
+    command = command_of(pinned, {*given, *earlier_run.get(COMMAND, ()), "threads"})
     latency = None
     if recipe.speedup is not None:
         latency = latency_table_for(options, earlier_run, progress)
-    return _train(options, task, data, recipe, label_loss, latency, command, progress)
+    options["track"] = trackers
+    run = _run_of(options, task, data, recipe, label_loss, latency, command, fetched.origins)
+    return _train(options, run, progress)
 
 
 def _is_complete(options: Mapping[str, Any]) -> bool:
@@ -209,7 +227,7 @@ def _is_complete(options: Mapping[str, Any]) -> bool:
     return compared and is_finished(options["output"])
 
 
-def _train(
+def _run_of(
     options: Mapping[str, Any],
     task: Task,
     data: "Data",
@@ -217,36 +235,45 @@ def _train(
     label_loss: "LabelLoss",
     latency: "LatencyTable | None",
     command: Mapping[str, Any],
-    progress: Progress,
+    origins: "Mapping[str, Origin]",
+) -> "TrainConfig":
+    """The run that the options make."""
+    from spd_train.train_config import TrainConfig
+
+    return TrainConfig(
+        task=task,
+        data=data,
+        recipe=recipe,
+        model=options["model"],
+        teacher=options["teacher"],
+        output=options["output"],
+        latency=latency,
+        keep_masks=options["keep_masks"],
+        label_loss=label_loss,
+        metric=options["metric"],
+        resume=options["resume"],
+        origins=origins,
+        track=options["track"],
+        command=command,
+    )
+
+
+def _train(
+    options: Mapping[str, Any], config: "TrainConfig", progress: Progress
 ) -> "Checkpoint | SeedResults | Family":
     """Train one seed or several; Ctrl-C saves the state and names the command that resumes."""
     from spd_train.run import run
-    from spd_train.train_config import TrainConfig
 
     output = options["output"]
     with (
         resume_hint(resume_command(output), begun=lambda: has_run(output)),
         stop_on_signals() as should_stop,
     ):
-        config = TrainConfig(
-            task=task,
-            data=data,
-            recipe=recipe,
-            model=options["model"],
-            teacher=options["teacher"],
-            output=output,
-            latency=latency,
-            keep_masks=options["keep_masks"],
-            label_loss=label_loss,
-            metric=options["metric"],
-            resume=options["resume"],
-            should_stop=should_stop,
-            command=command,
-        )
+        config = replace(config, should_stop=should_stop)
         if options["seeds"] is not None:
             return _train_seeds(config, options["seeds"], progress)
         if speedups := speedups_of(options):
-            return _train_family(config, speedups, latency, options, progress)
+            return _train_family(config, speedups, config.latency, options, progress)
         return run(config, progress)
 
 

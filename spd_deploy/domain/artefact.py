@@ -27,6 +27,7 @@ from spd_deploy.domain.files import json_object, read_json, sha256_of, write_jso
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
 from spd_deploy.domain.model_config import labels_of
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.shapes import Measured
 from spd_deploy.domain.tasks import Task
@@ -112,6 +113,8 @@ class Manifest:
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
         calibration: how well the scores of the checkpoints fit what is true, by arm.
+        origins: where the models that it was made from were read, if not from a folder, by what
+            they were.
     """
 
     format: Format
@@ -135,6 +138,7 @@ class Manifest:
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
     calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property
     def runtime_choice(self) -> RuntimeChoice:

@@ -23,6 +23,7 @@ from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.layers import find_layers, passed_over
 from spd_deploy.domain.model_config import task_from_config
 from spd_deploy.domain.nonzeros import nonzeros_in
+from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern, at_sparsity, parse_pattern
 from spd_deploy.domain.stored_weights import WEIGHTS_FILE as WEIGHTS_FILE
 from spd_deploy.domain.stored_weights import (
@@ -64,6 +65,7 @@ class Checkpoint:
             last layer was divided by.
         split: what the scores were measured on.
         parents: SHA-256 of the weights this one was made from, by what they were.
+        origins: where those were read, if not from a folder, by what they were.
         notes: what is read otherwise than it is stored, a sentence each.
     """
 
@@ -81,6 +83,7 @@ class Checkpoint:
     split: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -135,6 +138,7 @@ class Checkpoint:
             "split": self.split,
             "recipe": dict(self.recipe),
             "parents": dict(self.parents),
+            "origins": {role: origin.to_json() for role, origin in self.origins.items()},
             "versions": dict(self.versions),
             "weights_sha256": self.weights_sha256,
         }
@@ -371,6 +375,10 @@ def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Chec
             split=value["split"],
             recipe=dict(value["recipe"]),
             parents=dict(value["parents"]),
+            origins={
+                role: Origin.from_json(found)
+                for role, found in value.get("origins", {}).items()  # older files have none
+            },
             versions=dict(value["versions"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as err:

@@ -22,6 +22,7 @@ _EVALUATE = ("scipy", "sklearn")
 _PARQUET = ("pyarrow",)
 _EXPORT = (*_TORCH, *_EVALUATE, "onnx")
 EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "hub": ("aiohttp", "fsspec", "huggingface_hub"),
     "parquet": _PARQUET,
     "evaluate": _EVALUATE,
     "torch": _TORCH,
@@ -30,7 +31,10 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": (*_EXPORT, *_PARQUET, "accelerate", "matplotlib"),
 }
 # Packages that are installed under another name than they are imported.
-DISTRIBUTIONS: Mapping[str, str] = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS: Mapping[str, str] = {
+    "huggingface_hub": "huggingface-hub",
+    "sklearn": "scikit-learn",
+}
 
 
 def needs_extras(verb: str, *extras: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -72,6 +76,24 @@ def require_extras(what: str, *extras: str, otherwise: str = "") -> None:
         )
 
 
+def require_modules(what: str, extra: str, *modules: str) -> None:
+    """Refuse what needs some of the packages of an extra, where these are missing.
+
+    Args:
+        what: what needs them, as the subject of a sentence.
+        extra: the extra that brings them.
+        modules: the names under which they are imported.
+
+    Raises:
+        Unavailable: one is missing; it names them, and the command that installs them.
+    """
+    if missing := [module for module in _absent(extra) if module in modules]:
+        names = ", ".join(DISTRIBUTIONS.get(module, module) for module in missing)
+        raise Unavailable(
+            f"{what} needs packages that are not installed: {names}", fix=install_command(extra)
+        )
+
+
 def lacking_extra(err: ModuleNotFoundError) -> Unavailable | None:
     """The same refusal, of an import that failed; None if no extra has the module."""
     module = (err.name or "").partition(".")[0]
@@ -86,8 +108,12 @@ def lacking_extra(err: ModuleNotFoundError) -> Unavailable | None:
 
 def missing_packages(extra: str) -> list[str]:
     """The packages of an extra that cannot be imported here, by the names that pip knows."""
-    absent = (module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None)
-    return [DISTRIBUTIONS.get(module, module) for module in absent]
+    return [DISTRIBUTIONS.get(module, module) for module in _absent(extra)]
+
+
+def _absent(extra: str) -> list[str]:
+    """The modules of an extra that cannot be imported here."""
+    return [module for module in EXTRAS[extra] if importlib.util.find_spec(module) is None]
 
 
 def install_command(*extras: str) -> str:

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from spd_deploy.domain.errors import Unavailable, first_line
 from spd_deploy.domain.tasks import Task
+from spd_deploy.hub.answers import silence_of_hub
 from spd_train.data.examples import Example, Splits
-from spd_train.hub import silence_of_hub
 
 REPOSITORY = "nyu-mll/glue"
 

@@ -19,6 +19,7 @@ from spd_train.data.batching import LabelledTokens, batch_of, batches_per_epoch
 from spd_train.grafting import step_seed
 from spd_train.training.base import Record, Training
 from spd_train.training.best_checkpoint import BestCheckpoint
+from spd_train.training.metrics_log import OnLogged, log_alone
 from spd_train.training.recorder import Recorder
 from spd_train.training.state import STATE_FILE, load_state
 from spd_train.training.step_batches import StepBatch, step_batches
@@ -38,6 +39,7 @@ class LoopConfig:
         accumulate: micro-batches that each process computes for a step, one after another.
         save_every_s: seconds between two saved states; a kill loses at most that much work.
         should_stop: called after every step; True saves the state and ends the loop.
+        on_record: called with each record of the log.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class LoopConfig:
     accumulate: int
     save_every_s: float = 60.0
     should_stop: Callable[[], bool] = lambda: False
+    on_record: OnLogged = log_alone
 
 
 def run_loop(
@@ -196,6 +199,7 @@ def _recorder(
         steps_per_epoch=batches_per_epoch(len(rows), loop.batch_size),
         save_every_s=loop.save_every_s,
         first=first,
+        on_record=loop.on_record,
     )
 
 

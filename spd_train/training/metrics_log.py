@@ -8,7 +8,7 @@ uninterrupted run.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,23 @@ from spd_deploy.domain.files import not_written, write_text
 METRICS_FILE = "log.jsonl"
 
 Record = dict[str, Any]
+# Called with the kind, the step and the values of a record.
+OnLogged = Callable[[str, int, Mapping[str, Any]], None]
+
+
+def log_alone(kind: str, step: int, values: Mapping[str, Any]) -> None:
+    """Pass a record on to nobody."""
 
 
 class MetricsLog:
     """Appends records to a file. Each is written to disk when the call returns."""
 
-    def __init__(self, file: Path, *, from_step: int) -> None:
-        """Continue ``file`` at ``from_step``: later records are dropped, and 0 drops all."""
-        self.file = file
+    def __init__(self, file: Path, *, from_step: int, on_record: OnLogged = log_alone) -> None:
+        """Continue ``file`` at ``from_step``: later records are dropped, and 0 drops all.
+
+        ``on_record`` gets each record that is written.
+        """
+        self.file, self._on_record = file, on_record
         kept = [r for r in read_metrics_log(file) if r["step"] < from_step] if from_step else []
         write_text(file, "".join(_line(record) for record in kept))
 
@@ -42,6 +51,7 @@ class MetricsLog:
                 stream.write(_line({"kind": kind, "step": step, **values}))
         except OSError as err:
             raise not_written(self.file, err) from err
+        self._on_record(kind, step, values)
 
 
 def read_metrics_log(file: Path) -> list[Record]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spd_train.training.base import Record, Training
 from spd_train.training.best_checkpoint import BestCheckpoint, selection_score
-from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
+from spd_train.training.metrics_log import METRICS_FILE, MetricsLog, OnLogged, log_alone
 from spd_train.training.state import STATE_FILE, save_state
 
 _MAX_LOGGED_STEPS = 2000
@@ -31,6 +31,7 @@ class Recorder:
         steps_per_epoch: int,
         save_every_s: float,
         first: int,
+        on_record: OnLogged = log_alone,
     ) -> None:
         """Continue the files in ``folder`` from step ``first``; 0 starts new ones.
 
@@ -42,6 +43,7 @@ class Recorder:
             steps_per_epoch: steps of an epoch.
             save_every_s: seconds between two saved states.
             first: the first step.
+            on_record: called with each record of the log.
         """
         self.training = training
         self.folder = folder
@@ -49,7 +51,7 @@ class Recorder:
         self.metrics = metrics
         self.steps_per_epoch = steps_per_epoch
         self.save_every_s = save_every_s
-        self.metrics_log = MetricsLog(folder / METRICS_FILE, from_step=first)
+        self.metrics_log = MetricsLog(folder / METRICS_FILE, from_step=first, on_record=on_record)
         self.best = BestCheckpoint(folder, fingerprint=fingerprint, begun=first > 0)
         self.saved_at_s = time.perf_counter()
 

@@ -39,10 +39,16 @@ HEAVY = (
 ALLOWED: dict[str, tuple[str, ...]] = {
     "spd_deploy.domain": (),
     "spd_deploy.timing": ("spd_deploy.domain",),
+    "spd_deploy.hub": ("spd_deploy.domain",),
     "spd_deploy.kernels": ("spd_deploy.domain", "spd_deploy.timing"),
     "spd_deploy.sessions": ("spd_deploy.domain", "spd_deploy.kernels"),
     "spd_deploy.machine": ("spd_deploy.domain", "spd_deploy.sessions"),
-    "spd_train": ("spd_deploy.domain", "spd_deploy.timing", "spd_deploy.sessions"),
+    "spd_train": (
+        "spd_deploy.domain",
+        "spd_deploy.timing",
+        "spd_deploy.hub",
+        "spd_deploy.sessions",
+    ),
     "exporters": (
         "spd_deploy.domain",
         "spd_deploy.timing",

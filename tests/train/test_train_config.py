@@ -7,7 +7,16 @@ from spd_train.train_config import TrainConfig
 from tests.train.runs import QUICK, student_config
 
 # Where a run is written, how it is stopped, and what only checks the result.
-WITHOUT_INFLUENCE = {"output", "resume", "should_stop", "command", "measure"}
+WITHOUT_INFLUENCE = {
+    "output",
+    "resume",
+    "should_stop",
+    "command",
+    "measure",
+    "origins",
+    "track",
+    "on_record",
+}
 
 
 def test_every_field_of_a_request_is_compared_or_known_to_have_no_influence(

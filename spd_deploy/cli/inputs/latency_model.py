@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.named_encoders import NAMED_ENCODERS
+from spd_deploy.hub.fetch import fetch_model
 
 if TYPE_CHECKING:
     from exporters.classifier_weights import ClassifierWeights
@@ -31,7 +32,7 @@ def latency_weights(model: str) -> "ClassifierWeights":
         return drawn_weights(NAMED_ENCODERS[model], {}, outputs=_OUTPUTS, tables={})
     if is_artefact(Path(model)):
         return dense_baseline_weights(open_artefact(Path(model)))
-    config = model_config(model)
+    config = model_config(str(fetch_model(model, names="any").folder))
     return drawn_weights(
         encoder_from_config(config),
         config.to_dict(),

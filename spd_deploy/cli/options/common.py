@@ -14,6 +14,7 @@ from spd_deploy.api.loading import load
 from spd_deploy.api.values import SIZE
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import TASKS
+from spd_train.training.tracker_names import TRACKERS
 
 # A function that becomes a command: what a decorator of options takes and returns.
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -308,6 +309,20 @@ def data_options(command: Command) -> Command:
     return _with(options, command)
 
 
+track_option = click.option(
+    "--track",
+    type=click.Choice(TRACKERS),
+    multiple=True,
+    help="Experiment tracker that gets losses and scores during the training, through accelerate: "
+    "a run for the dense teacher and one for the sparse student. May be given several times; all "
+    "takes those that are installed.  [default: none; log.jsonl has the same figures]",
+)
+revision_option = click.option(
+    "--revision",
+    metavar="NAME",
+    help="Branch, tag or commit of a model on the Hugging Face hub. The same as @NAME behind its "
+    "name.  [default: its main branch]",
+)
 more_texts_option = click.option(
     "--more-texts",
     type=click.Path(path_type=Path, exists=True, allow_dash=False),

@@ -19,6 +19,7 @@ class ExportOptions:
     """The options as they were typed; None for one that was left out."""
 
     checkpoint: Path
+    revision: str | None
     format_: Literal["onnx", "trt", "torch"]
     precision: str | None
     task_name: str | None

@@ -1,11 +1,14 @@
 """The options of ``spd serve`` that say which models it has, and when they are replaced."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from spd_deploy.cli.options.common import Command
+
+_log = logging.getLogger(__name__)
 
 _OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.argument("artefact", nargs=-1, metavar="[NAME=]ARTEFACT..."),
@@ -43,8 +46,23 @@ def model_options(command: Command) -> Command:
     return command
 
 
-def named_paths(artefacts: Sequence[str]) -> list[tuple[str, Path]]:
-    """Each artefact with the name under which it is served."""
-    from serve.repository import named_path
+def named_paths(
+    artefacts: Sequence[str], say: Callable[[str], None] = _log.warning
+) -> list[tuple[str, Path]]:
+    """Each artefact with the name under which it is served; copied here if it is elsewhere.
 
-    return [named_path(spelled) for spelled in artefacts]
+    Args:
+        artefacts: ``PATH``, ``ADDRESS``, ``NAME=PATH`` or ``NAME=ADDRESS``.
+        say: gets what an operator should know of a copy.
+    """
+    from serve.repository import named_path
+    from spd_deploy.hub.fetch import fetch_model
+
+    found = []
+    for spelled in artefacts:
+        name, path = named_path(spelled)
+        fetched = fetch_model(path, note=say)
+        is_named = path != Path(spelled)
+        of_copy = fetched.origin is not None and not is_named
+        found.append((fetched.name if of_copy else name, fetched.folder))
+    return found
