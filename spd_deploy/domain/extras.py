@@ -23,6 +23,7 @@ _PARQUET = ("pyarrow",)
 _EXPORT = (*_TORCH, *_EVALUATE, "onnx")
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "parquet": _PARQUET,
+    "ray": ("ray",),
     "evaluate": _EVALUATE,
     "torch": _TORCH,
     "export": _EXPORT,
@@ -30,7 +31,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": (*_EXPORT, *_PARQUET, "accelerate", "matplotlib"),
 }
 # Packages that are installed under another name than they are imported.
-DISTRIBUTIONS: Mapping[str, str] = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS: Mapping[str, str] = {"sklearn": "scikit-learn", "ray": "ray[serve]"}
 
 
 def needs_extras(verb: str, *extras: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
