@@ -1,9 +1,10 @@
 """``spd predict``: one answer with label and scores for each text."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -155,11 +156,15 @@ def predict(
         with load(path, runtime=runtime, device=device, threads=threads) as model:
             _predict_texts(model, texts, file, format_)
         return
-    progress = TerminalProgress()
-    with opened_for_file(
-        path, runtime=runtime, device=device, threads=threads, ray=ray, progress=progress
-    ) as opened:
-        _predict_file(opened, request, progress)
+    progress, answers = TerminalProgress(), sys.stdout.buffer
+    with (
+        # Ray prints what happens to its processes, and knows standard output only.
+        contextlib.nullcontext() if ray is None else contextlib.redirect_stdout(sys.stderr),
+        opened_for_file(
+            path, runtime=runtime, device=device, threads=threads, ray=ray, progress=progress
+        ) as opened,
+    ):
+        _predict_file(opened, request, progress, answers)
 
 
 def _predict_texts(
@@ -182,7 +187,9 @@ def _predict_texts(
         click.echo(f"{len(answers)} answers by {model.runtime} in {file}", err=True)
 
 
-def _predict_file(opened: "OpenedModel", request: FileRequest, progress: TerminalProgress) -> None:
+def _predict_file(
+    opened: "OpenedModel", request: FileRequest, progress: TerminalProgress, answers: BinaryIO
+) -> None:
     """Answer the rows of a file, and say what it cost."""
     from spd_deploy.scale.predict_file import Streams, predict_file
 
@@ -191,7 +198,7 @@ def _predict_file(opened: "OpenedModel", request: FileRequest, progress: Termina
             opened,
             request,
             progress=progress,
-            streams=Streams(input=standard_input(stopped), output=sys.stdout.buffer),
+            streams=Streams(input=standard_input(stopped), output=answers),
             stopped=stopped,
         )
     click.echo(str(cost), err=True)

@@ -2,13 +2,10 @@
 
 import contextlib
 import io
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import psutil
 import pytest
 
 from spd_deploy.api.loading import Model
@@ -26,6 +23,7 @@ from spd_deploy.sessions.open import OpenedModel
 from spd_train.data.broken_rows import BrokenRows
 from spd_train.data.rows import DataRow
 from tests.scale.predictions import LIMITS, ROWS, after, lines, predict
+from tests.scale.ray_processes import kill_workers
 
 pytestmark = pytest.mark.usefixtures("started_ray")
 
@@ -43,17 +41,10 @@ def on_ray(artefact: Artefact, threads: int = 1) -> Iterator[OpenedModel]:
         yield opened
 
 
-def kill_an_actor(name: str) -> None:
-    """SIGKILL for one process of this Ray that holds the model."""
-    ours = psutil.Process().children(recursive=True)
-    actors = [one for one in ours if name in " ".join(one.cmdline())]
-    os.kill(actors[0].pid, signal.SIGKILL)
-
-
 def test_a_file_on_ray_is_that_of_one_machine(
     artefact: Artefact, model: Model, tmp_path: Path
 ) -> None:
-    """Byte for byte, where an actor is killed and where the run was stopped and goes on at home."""
+    """Byte for byte, where all actors are killed, and where a stopped run goes on at home."""
     (tmp_path / "in.jsonl").write_text(lines(ROWS))
     predict(model, tmp_path / "in.jsonl", tmp_path / "home.csv")
 
@@ -62,7 +53,7 @@ def test_a_file_on_ray_is_that_of_one_machine(
 
         def kill_once() -> bool:
             if next(killed, False):
-                kill_an_actor("ModelActor")
+                kill_workers("ModelActor")
             return False
 
         for name, stopped in (("whole.csv", kill_once), ("stopped.csv", after(3))):
