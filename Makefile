@@ -33,7 +33,7 @@ MENDED = 's/\bin: list/in_: list/; s/\(channel_axis: int\)) -> IScaleLayer/\1 = 
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,grpc,hub,train,bench,docs,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,openvino,triton,grpc,hub,ray,train,bench,docs,dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps --upgrade --target .venv/stubs tensorrt-stubs
 	sed -i $(MENDED) .venv/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@

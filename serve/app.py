@@ -141,6 +141,7 @@ def create_app(
         routes=RouteTable(protocols),
     )
     app.middleware_stack = with_cors(answering, cors_origins)
+    app.state.server = state  # for what runs the app inside of another server
     return app
 
 

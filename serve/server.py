@@ -77,6 +77,7 @@ def config_of(app: ASGIApp, pool: ConnectionPool, tls: ServerTls | None = None) 
     return uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", functools.partial(Connection, pool=pool)),
+        loop="asyncio",  # the loop that is tested, also where the extra ray has brought uvloop
         ws="none",
         lifespan="on",
         log_config=None,

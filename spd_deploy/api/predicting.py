@@ -1,18 +1,34 @@
 """``spd.predict``: a file of any length to a file of answers."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from os import PathLike
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import OneOf, read_flag, read_path, read_text, read_windows
+from spd_deploy.api.values import (
+    DEVICE,
+    RUNTIME,
+    THREADS,
+    OneOf,
+    read_flag,
+    read_model,
+    read_path,
+    read_text,
+    read_windows,
+)
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import refuse_existing_file
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.scale.answer_formats import KINDS, format_of
 from spd_deploy.scale.cost import FileCost
 from spd_deploy.scale.file_request import FileRequest
+
+if TYPE_CHECKING:
+    from spd_deploy.sessions.open import OpenedModel
 
 _KIND = OneOf(KINDS)
 
@@ -35,6 +51,7 @@ def predict(
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
+    ray: str | None = None,
     progress: bool | Progress = False,
 ) -> FileCost:
     """Classify every row of a file; memory does not grow with the file.
@@ -59,7 +76,9 @@ def predict(
         resume: go on with an unfinished output.
         runtime: as for ``load``.
         device: as for ``load``.
-        threads: as for ``load``.
+        threads: as for ``load``; with ``ray`` those of each actor, 1 by default.
+        ray: run the model on a Ray cluster: its ``HOST:PORT``, ``auto`` for the one in RAY_ADDRESS
+            or on this machine, or ``local`` to start Ray here. A Ray that is connected is used.
         progress: show bars, or tell a listener of your own.
 
     Raises:
@@ -89,10 +108,47 @@ def predict(
         windows=read_windows(long_texts, window_stride, window_pooling, max_windows),
     )
     refuse_existing_file(file, overwrite=request.overwrite)
-    with load(path, runtime=runtime, device=device, threads=threads) as model:
+    told = NoteRecorder(progress)
+    with opened_for_file(
+        path, runtime=runtime, device=device, threads=threads, ray=ray, progress=told
+    ) as opened:
         return predict_file(
-            model.opened(),
+            opened,
             request,
-            progress=NoteRecorder(progress),
+            progress=told,
             streams=Streams(input=io.BytesIO(), output=io.BytesIO()),
         )
+
+
+@contextlib.contextmanager
+def opened_for_file(
+    path: str | PathLike[str],
+    *,
+    runtime: str,
+    device: Literal["cpu", "cuda"] | None,
+    threads: int | None,
+    ray: str | None,
+    progress: Progress,
+) -> "Iterator[OpenedModel]":
+    """The model, in this process or on a Ray cluster; arguments as those of :func:`predict`.
+
+    Raises:
+        SpdError: no model, no runtime for it, or no cluster.
+    """
+    if ray is None:
+        with load(path, runtime=runtime, device=device, threads=threads) as model:
+            yield model.opened()
+        return
+    from spd_deploy.scale.ray_model import model_on_ray
+
+    if device is not None:
+        DEVICE.read("device", device)
+    with model_on_ray(
+        read_model("path", path, note=progress.note),
+        read_text("ray", ray),
+        choice=RUNTIME_CHOICES[RUNTIME.read("runtime", runtime)],
+        device=device,
+        threads=None if threads is None else THREADS.read("threads", threads),
+        note=progress.note,
+    ) as opened:
+        yield opened

@@ -1,18 +1,20 @@
 """``spd predict``: one answer with label and scores for each text."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from spd_deploy.api.loading import load
+from spd_deploy.api.predicting import opened_for_file
 from spd_deploy.api.values import read_windows
 from spd_deploy.cli.inputs.standard_input import standard_input
 from spd_deploy.cli.inputs.text_inputs import STANDARD, from_arguments
 from spd_deploy.cli.long_run.signals import stop_on_signals
-from spd_deploy.cli.options.common import THREADS, device_option, runtime_option
+from spd_deploy.cli.options.common import THREADS, device_option, ray_option, runtime_option
 from spd_deploy.cli.options.long_text_options import long_text_options
 from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.domain.files import refuse_existing_file, write_bytes
@@ -23,6 +25,7 @@ from spd_deploy.scale.file_request import FileRequest
 if TYPE_CHECKING:
     from spd_deploy.api.loading import Model
     from spd_deploy.domain.long_texts import TextWindows
+    from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
 
 _STOPS = "stops and keeps the rows that are written; a second Ctrl-C stops at once"
@@ -37,6 +40,7 @@ Examples:
   spd predict artefacts/reviews --input reviews.csv --output scored.csv --skip-broken-rows
   spd predict artefacts/reviews --input rows.parquet --output scored.parquet --resume
   spd predict artefacts/reviews --input long.csv --output scored.csv --long-texts windows
+  spd predict artefacts/reviews --input rows.parquet --output scored.parquet --ray 10.0.0.1:6379
   zcat reviews.csv.gz | spd predict artefacts/reviews --input - --input-format csv > scored.csv
 
 \b
@@ -105,6 +109,10 @@ The columns that are added to a CSV or TSV file:
 @runtime_option
 @device_option
 @THREADS
+@ray_option(
+    "With --input: run the model on the machines of a Ray cluster, as often as it has GPUs, or "
+    "cores for --threads, which are 1 by default then. The file is read and written here."
+)
 def predict(
     path: Path,
     texts: tuple[str, ...],
@@ -124,6 +132,7 @@ def predict(
     runtime: str,
     device: "Device | None",
     threads: int | None,
+    ray: str | None,
 ) -> None:
     """Classify texts from the command line, or a file of any length.
 
@@ -133,7 +142,7 @@ def predict(
     fields of its row. A field of the answer that rows have too gets predicted_ before its name.
     """
     _refuse_sources(
-        texts, input_file, input_format, skip_broken_rows=skip_broken_rows, resume=resume
+        texts, input_file, input_format, skip_broken_rows=skip_broken_rows, resume=resume, ray=ray
     )
     windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
     file = None if output is None or output == STANDARD else output
@@ -155,11 +164,19 @@ def predict(
         )
     if file is not None:
         refuse_existing_file(file, overwrite=overwrite)
-    with load(path, runtime=runtime, device=device, threads=threads) as model:
-        if input_file is None:
+    if input_file is None:
+        with load(path, runtime=runtime, device=device, threads=threads) as model:
             _predict_texts(model, texts, windows, file, format_)
-        else:
-            _predict_file(model, request)
+        return
+    progress, answers = TerminalProgress(), sys.stdout.buffer
+    with (
+        # Ray prints what happens to its processes, and knows standard output only.
+        contextlib.nullcontext() if ray is None else contextlib.redirect_stdout(sys.stderr),
+        opened_for_file(
+            path, runtime=runtime, device=device, threads=threads, ray=ray, progress=progress
+        ) as opened,
+    ):
+        _predict_file(opened, request, progress, answers)
 
 
 def _predict_texts(
@@ -187,21 +204,24 @@ def _predict_texts(
         click.echo(f"{len(answers)} answers by {model.runtime} in {file}", err=True)
 
 
-def _predict_file(model: "Model", request: FileRequest) -> None:
+def _predict_file(
+    opened: "OpenedModel", request: FileRequest, progress: TerminalProgress, answers: BinaryIO
+) -> None:
     """Answer the rows of a file, and say what it cost."""
     from spd_deploy.scale.predict_file import Streams, predict_file
 
     with stop_on_signals(_STOPS) as stopped:
         cost = predict_file(
-            model.opened(),
+            opened,
             request,
-            progress=TerminalProgress(),
-            streams=Streams(input=standard_input(stopped), output=sys.stdout.buffer),
+            progress=progress,
+            streams=Streams(input=standard_input(stopped), output=answers),
             stopped=stopped,
         )
     click.echo(str(cost), err=True)
     if request.output is not None:
-        click.echo(f"{cost.rows} answers by {model.runtime} in {request.output}", err=True)
+        runtime = opened.session.description
+        click.echo(f"{cost.rows} answers by {runtime} in {request.output}", err=True)
 
 
 def _refuse_sources(
@@ -211,6 +231,7 @@ def _refuse_sources(
     *,
     skip_broken_rows: bool,
     resume: bool,
+    ray: str | None,
 ) -> None:
     """Refuse texts from two sources or none, and options that go with another source.
 
@@ -219,6 +240,8 @@ def _refuse_sources(
     """
     if texts and input_file is not None:
         raise click.UsageError("both texts and --input are given; leave one out")
+    if ray is not None and input_file is None:
+        raise click.UsageError(f"--ray goes with --input; its address was read as {ray!r}")
     if not texts and input_file is None:
         raise click.UsageError("give texts, or a file of them with --input")
     if input_format is not None and input_file != STANDARD:

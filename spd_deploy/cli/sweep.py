@@ -1,5 +1,7 @@
 """``spd sweep``: a grid of trainings in, one table and two figures out."""
 
+import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.long_run.signals import stop_on_signals
-from spd_deploy.cli.options.common import DEVICE, json_option
+from spd_deploy.cli.options.common import DEVICE, json_option, ray_option
 from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.errors import BadSetting, Interrupted, RunsFailed, SpdError
 from spd_deploy.domain.extras import needs_extras
+from spd_deploy.domain.ray_cluster import ray_cluster
 
 if TYPE_CHECKING:
     from spd_train.sweep.grid import Grid
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 Examples:
   spd sweep benchmarks/accuracy/cpu.toml --model MINILM_FOLDER --data GLUE --output sweeps/cpu
   spd sweep benchmarks/accuracy/full.toml --output sweeps/full --device cuda
+  spd sweep benchmarks/accuracy/full.toml --output sweeps/full --device cuda --ray 10.0.0.1:6379
   spd sweep benchmarks/accuracy/full.toml --output sweeps/full --table-only"""
 )
 @click.argument("file", type=click.Path(path_type=Path))
@@ -54,8 +58,13 @@ Examples:
     "--jobs",
     type=click.IntRange(min=1),
     metavar="COUNT",
-    help="Number of runs at the same time. Lower it if memory runs out.  [default: one a core on a "
-    "CPU; as many as the memory holds on a GPU]",
+    help="Number of runs at the same time; with --ray, on each GPU or on the cores of each "
+    "machine. Lower it if memory runs out.  [default: one a core on a CPU; as many as the memory "
+    "holds on a GPU; with --ray, one a GPU]",
+)
+@ray_option(
+    "Train on the machines of a Ray cluster, which share --output, the model and the data under "
+    "the same paths."
 )
 @click.option("--dry-run", is_flag=True, help="List the runs and their commands, and run nothing.")
 @click.option(
@@ -111,7 +120,8 @@ def show_plan(config: "SweepConfig", *, as_json: bool) -> None:
         for job, state in states_of(config.grid, config.output).items()
     ]
     if as_json:
-        show_json({"jobs": config.capacity.jobs, "runs": rows})
+        at_once = None if config.capacity.on_ray else config.capacity.jobs
+        show_json({"jobs": at_once, "runs": rows})
         return
     show_table("", ["run", "state"], [[str(row["run"]), str(row["state"])] for row in rows])
     left = [row["command"] for row in rows if row["command"]]
@@ -140,9 +150,23 @@ def _run(grid: "Grid", output: Path, options: dict[str, Any]) -> SpdError | None
     """Run the sweep. A failure or a stop is returned, so that the finished runs are shown first."""
     from spd_train.sweep.run_sweep import run_sweep
 
-    with stop_on_signals("stops when the runs have saved their state") as should_stop:
+    progress = TerminalProgress()
+    with (
+        stop_on_signals("stops when the runs have saved their state") as should_stop,
+        contextlib.ExitStack() as connected,
+    ):
+        config = _config(grid, output, options, should_stop)
+        if config.capacity.on_ray:
+            from spd_train.sweep.ray_runs import RayRuns
+
+            # Ray prints what happens to its processes, and knows standard output only.
+            connected.enter_context(contextlib.redirect_stdout(sys.stderr))
+            ray = connected.enter_context(ray_cluster(options["ray"], "spd sweep --ray"))
+            runs = RayRuns(ray, config.capacity)
+            progress.note(f"Ray has room for {runs.at_once} runs at the same time")
+            config = replace(config, start=runs.start)
         try:
-            run_sweep(_config(grid, output, options, should_stop), TerminalProgress())
+            run_sweep(config, progress)
         except (Interrupted, RunsFailed) as err:
             return err
     return None
@@ -156,12 +180,15 @@ def _config(
 ) -> "SweepConfig":
     """The configuration of the sweep that the options make."""
     from spd_deploy.domain.cores import default_threads
-    from spd_train.sweep.capacity import capacity_for
+    from spd_train.sweep.capacity import capacity_for, capacity_on_ray
     from spd_train.sweep.command import PROGRAM
     from spd_train.sweep.run_sweep import SweepConfig
 
     device = options["device"]
-    capacity = capacity_for(device, cores=default_threads(), jobs=options["jobs"])
+    of_capacity = capacity_for if options["ray"] is None else capacity_on_ray
+    capacity = of_capacity(device, cores=default_threads(), jobs=options["jobs"])
+    if capacity.on_ray:  # whose workers have working folders of their own
+        grid, output = whole_paths(grid), output.absolute()
     return SweepConfig(
         grid=grid,
         output=output,
@@ -191,6 +218,18 @@ def _publish(grid: "Grid", output: Path) -> tuple[list[Path], "Results"]:
     return files, results
 
 
+def whole_paths(grid: "Grid") -> "Grid":
+    """The grid with paths that do not depend on the working folder; a name on the hub stays."""
+    model = Path(grid.model)
+    return replace(
+        grid,
+        model=str(model.absolute()) if model.is_dir() else grid.model,
+        data=None if grid.data is None else grid.data.absolute(),
+    )
+
+
 def _at_once(config: "SweepConfig") -> str:
     """The number of runs at the same time, in words."""
+    if config.capacity.on_ray:
+        return "as many as Ray has room for"
     return f"{'at most ' if config.capacity.watch_gpu else ''}{config.capacity.jobs}"

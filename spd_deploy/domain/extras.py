@@ -24,6 +24,7 @@ _EXPORT = (*_TORCH, *_EVALUATE, "onnx")
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "hub": ("aiohttp", "fsspec", "huggingface_hub"),
     "parquet": _PARQUET,
+    "ray": ("ray",),
     "evaluate": _EVALUATE,
     "torch": _TORCH,
     "export": _EXPORT,
@@ -33,6 +34,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 # Packages that are installed under another name than they are imported.
 DISTRIBUTIONS: Mapping[str, str] = {
     "huggingface_hub": "huggingface-hub",
+    "ray": "ray[serve]",
     "sklearn": "scikit-learn",
 }
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "spd bench, map",
     "evaluate": "spd evaluate",
     "parquet": "spd predict and evaluate on .parquet and .zst files",
+    "ray": "spd predict --ray, sweep --ray, and serving on Ray Serve",
 }
 SHOWN = ("torch", "transformers", "tokenizers", "onnx", "numpy", "safetensors")
 _TORCH = "PyTorch"

@@ -19,7 +19,7 @@ from spd_deploy.scale.file_progress import FileProgress, closing
 from spd_deploy.scale.file_request import FileRequest
 from spd_deploy.scale.parquet_answers import ParquetRows, row_count, write_parquet
 from spd_deploy.scale.partial_output import PartialOutput, RunState, partial_output
-from spd_deploy.scale.run_windows import Logits, run_in, run_windows
+from spd_deploy.scale.run_windows import Logits, answered_by, run_windows
 from spd_deploy.scale.text_rows import STANDARD, RowReader
 from spd_deploy.scale.windows import Window, windows_of
 
@@ -148,13 +148,6 @@ def _answer(
             again = ", with --resume" if request.resumable else ""
             raise Interrupted("stopped by a signal", fix=f"run the command again{again}")
 
-    run_window = run_in(opened, advance)
-
-    def run(window: Window) -> Logits:
-        """The logits of one window."""
-        shown.begin(window)
-        return run_window(window)
-
     def write(window: Window, logits_BC: Logits) -> None:
         """Write one window, with the time that it took until now."""
         sink.write(
@@ -165,7 +158,7 @@ def _answer(
         )
 
     with closing(shown):
-        run_windows(windows, run, write)
+        run_windows(windows, answered_by(opened, shown.begin, advance), write)
     if not sink.state.written:
         raise no_usable_rows(request.name)
     if broken.count:

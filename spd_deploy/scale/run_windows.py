@@ -16,22 +16,21 @@ if TYPE_CHECKING:
 Logits = NDArray[np.float32]
 
 
+# Each window with its logits, in order; windows are taken as room is for them.
+Answered = Callable[[Iterator[Window]], Iterator[tuple[Window, Logits]]]
+
+
 def run_windows(
-    windows: Iterator[Window],
-    run: Callable[[Window], Logits],
-    write: Callable[[Window, Logits], None],
+    windows: Iterator[Window], answered: Answered, write: Callable[[Window, Logits], None]
 ) -> None:
     """Answer each window, and write it, in order.
 
-    Three windows are in memory at most. Runtimes release Python's lock while they compute, so that
-    reading and writing take place beside them.
+    One window is read ahead, and one is written, beside those that are answered. Runtimes release
+    Python's lock while they compute, so that reading and writing take place beside them.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        upcoming = reader.submit(next, windows, None)
         written: Future[None] | None = None
-        while (window := upcoming.result()) is not None:
-            upcoming = reader.submit(next, windows, None)
-            logits_BC = run(window)
+        for window, logits_BC in answered(_read_ahead(windows, reader)):
             if written is not None:
                 written.result()
             written = writer.submit(write, window, logits_BC)
@@ -39,8 +38,36 @@ def run_windows(
             written.result()
 
 
-def run_in(opened: "OpenedModel", advance: "Advance") -> Callable[[Window], Logits]:
-    """The run of a window in this process's session."""
+def _read_ahead(windows: Iterator[Window], reader: ThreadPoolExecutor) -> Iterator[Window]:
+    """The windows, each read while the one before it is in use."""
+    upcoming = reader.submit(next, windows, None)
+    while (window := upcoming.result()) is not None:
+        upcoming = reader.submit(next, windows, None)
+        yield window
+
+
+def answered_by(
+    opened: "OpenedModel", begin: Callable[[Window], None], advance: "Advance"
+) -> Answered:
+    """How the windows are answered: by this process's session, or by the actors of Ray.
+
+    Args:
+        opened: the model.
+        begin: is told of each window before it runs.
+        advance: gets the number of rows that are answered.
+    """
+    from spd_deploy.scale.ray_model import RaySession
     from spd_deploy.sessions.offline import logits_of
 
-    return lambda window: logits_of(opened.session, opened.tokenizer, window.tokens, advance)
+    session = opened.session
+    if isinstance(session, RaySession):
+        long_texts = opened.tokenizer.windows
+        return lambda windows: session.answered(windows, begin, advance, long_texts)
+
+    def one_by_one(windows: Iterator[Window]) -> Iterator[tuple[Window, Logits]]:
+        """Each window in this process."""
+        for window in windows:
+            begin(window)
+            yield window, logits_of(session, opened.tokenizer, window.tokens, advance)
+
+    return one_by_one

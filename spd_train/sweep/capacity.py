@@ -8,6 +8,7 @@ the texts of another task may be longer.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,11 +28,15 @@ class Capacity:
         jobs: the largest number of runs.
         threads: CPU threads of each run.
         watch_gpu: whether the free memory of the GPU limits the number further.
+        on_ray: whether Ray limits the number.
+        gpus: share of a GPU that Ray gives each run.
     """
 
     jobs: int
     threads: int
     watch_gpu: bool = False
+    on_ray: bool = False
+    gpus: float = 0.0
 
 
 def capacity_for(device: str, *, cores: int, jobs: int | None) -> Capacity:
@@ -45,6 +50,20 @@ def capacity_for(device: str, *, cores: int, jobs: int | None) -> Capacity:
     if jobs is not None:
         return Capacity(jobs=jobs, threads=max(1, cores // jobs))
     return Capacity(jobs=cores, threads=1, watch_gpu=device == "cuda")
+
+
+def capacity_on_ray(device: str, *, cores: int, jobs: int | None) -> Capacity:
+    """What Ray gives each run; how many it runs at the same time is Ray's to say.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        cores: number of CPU cores of a machine.
+        jobs: the number of runs on each GPU, or on the cores of each machine.
+    """
+    if device == "cuda":
+        return Capacity(jobs=sys.maxsize, threads=1, on_ray=True, gpus=1 / (jobs or 1))
+    threads = max(1, cores // (jobs or cores))
+    return Capacity(jobs=sys.maxsize, threads=threads, on_ray=True)
 
 
 def may_start(free_bytes: int, most_taken_bytes: int, *, running: int, growing: int) -> bool:

@@ -31,6 +31,7 @@ from spd_deploy.domain import paired_answers
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.scale.serve import DeploymentSettings
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
 from tests.cli.user_folder import user_folder
@@ -119,7 +120,8 @@ def test_every_block_of_a_page_does_what_it_should(page: Path, folder: Path) -> 
             case "toml":
                 tomllib.loads(block.text)
             case "yaml":
-                list(yaml.safe_load_all(block.text))
+                for found in yaml.safe_load_all(block.text):
+                    check_deployments(found)
             case "text":
                 pass
             case _:
@@ -218,6 +220,11 @@ def run_shell(block: Block, served: Sequence[str]) -> Sequence[str]:
             case ["docker" | "kubectl" | "helm", *rest] | ["env", _, "docker", *rest]:
                 assert block.reason is not None, where
                 assert all((ROOT / word).exists() for word in rest if "deploy/" in word), where
+            case ["serve", "run", "spd_deploy.scale.serve:app", *arguments]:
+                assert block.reason is not None, where
+                DeploymentSettings.parse(dict(one.split("=", 1) for one in arguments))
+            case ["ray", "start", *_]:
+                assert block.reason is not None, where
             case ["mkdir" | "cp" | "mv", *_]:
                 subprocess.run(words, check=True)
             case ["git", "clone", *_] | ["cd", _]:
@@ -225,6 +232,13 @@ def run_shell(block: Block, served: Sequence[str]) -> Sequence[str]:
             case _:
                 raise AssertionError(f"{where}: no test knows this command")
     return served
+
+
+def check_deployments(document: object) -> None:
+    """Where a document is a configuration of Ray Serve, its arguments make deployments."""
+    for one in document.get("applications", ()) if isinstance(document, dict) else ():
+        assert one["import_path"] == "spd_deploy.scale.serve:app"
+        DeploymentSettings.parse(one["args"])
 
 
 def run_command(words: Sequence[str], where: str) -> None:

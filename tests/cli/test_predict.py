@@ -212,6 +212,7 @@ def test_nothing_that_can_be_used_is_an_error(artefact: Artefact) -> None:
         (("good", "--output-format", "parquet"), "Parquet is not written to standard output"),
         (("good", "--output", "x.parquet"), "Parquet goes with --input"),
         (("good", "--resume"), "--resume goes with --input"),
+        (("--ray", "good"), "--ray goes with --input; its address was read as 'good'"),
         (("--input", "-", "--output", "x.csv", "--resume"), "an input that can be read again"),
         (("--input", "x.csv", "--resume"), "--resume goes with --output"),
     ],

@@ -164,7 +164,7 @@ def test_a_stopped_sweep_says_how_to_go_on(number: int, grid: Path, tmp_path: Pa
     assert "1 of 5 runs are finished" in said
     assert (output / "table.md").exists()
     saved = {file.read_text() for file in output.rglob("signals")}
-    assert saved == {f"{signal.SIGINT.value}\n"}
+    assert saved == {f"{signal.SIGTERM.value}\n"}
 
 
 @pytest.mark.parametrize(

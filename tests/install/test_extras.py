@@ -29,6 +29,7 @@ REFUSED = {
     "inspect artefact --measure": "bench",
     "predict checkpoint text": "torch",
     "predict artefact --input rows.parquet": "parquet",
+    "predict artefact --input texts.jsonl --output out --ray": "ray",
     "serve checkpoint --port 0": "torch",
 }
 

@@ -33,6 +33,7 @@ HEAVY = (
     "scipy",
     "datasets",
     "pyarrow",
+    "ray",
 )
 
 # What each layer may import of ours, besides itself; see CONTRIBUTING.

@@ -1,4 +1,9 @@
-"""A small model that the tests of long files share."""
+"""A small model that the tests of long files share, and one Ray for all tests that need it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
@@ -17,3 +22,22 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
 @pytest.fixture(scope="session")
 def model(artefact: Artefact) -> Model:
     return load(artefact.folder, threads=1)
+
+
+@pytest.fixture(scope="session")
+def started_ray() -> Iterator[ModuleType]:
+    """A Ray of two cores on this machine, which the code under test uses as it is."""
+    with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        warnings.simplefilter("ignore")  # Ray leaves its log files to the garbage collector
+        ray = pytest.importorskip("ray", reason="Ray is not installed: the extra ray")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        yield ray
+        ray.shutdown()

@@ -68,7 +68,7 @@ def wait(folder: Path) -> None:
         (folder / "signals").open("a").write(f"{number}\n")
         sys.exit(130)
 
-    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text("{}")
     time.sleep(60)

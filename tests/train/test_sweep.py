@@ -1,7 +1,6 @@
 """A sweep of real child processes that do what ``spd train`` does to its folder, in no time."""
 
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from spd_deploy.domain.progress import Silent
 from spd_train.recipes import RECIPES
 from spd_train.sweep import run_sweep as run_sweep_module
 from spd_train.sweep.capacity import Capacity
+from spd_train.sweep.child import Child
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.job_state import JobState
@@ -201,7 +201,7 @@ def test_no_more_than_the_room_run_at_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_stop_is_passed_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both running students get one SIGINT, are waited for, and go on with the same command."""
+    """Both running students get one SIGTERM, are waited for, and go on with the same command."""
     monkeypatch.setenv("SPD_FAKE_WAIT", "runs/")
     students = [tmp_path / student.folder for student in small().students()]
     notes = Notes()
@@ -214,7 +214,7 @@ def test_a_stop_is_passed_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             notes,
         )
 
-    assert [(c / "signals").read_text() for c in students] == [f"{signal.SIGINT.value}\n"] * 2
+    assert [(c / "signals").read_text() for c in students] == [f"{signal.SIGTERM.value}\n"] * 2
     assert notes.told[0].startswith("mrpc dense seed 0 finished, ")
     assert notes.told[1:] == ["stopping: 2 runs save their state"]
     monkeypatch.delenv("SPD_FAKE_WAIT")
@@ -238,7 +238,7 @@ def test_an_error_of_the_sweep_leaves_no_process(
     with pytest.raises(KeyboardInterrupt):
         run_sweep(sweep_of(tmp_path, should_stop=stop), Silent())
 
-    with lock_folder(tmp_path):
+    with lock_folder(tmp_path, [JobPaths.of(tmp_path, job).log for job in small().jobs()]):
         pass
 
 
@@ -265,16 +265,16 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_a_killed_sweep_leaves_running_holds_the_lock(tmp_path: Path) -> None:
     """A child that outlives its sweep keeps others out until it ends."""
-    with lock_folder(tmp_path) as descriptor:
-        child = subprocess.Popen(
-            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(descriptor,)
-        )
-    with pytest.raises(NotWritten), lock_folder(tmp_path):
+    log = tmp_path / "seed-0.log"
+    child = Child([sys.executable, "-c", "import time; time.sleep(60)"], log, threads=1)
+    with pytest.raises(NotWritten, match="a run of a killed sweep"), lock_folder(tmp_path, [log]):
         pass
+    with pytest.raises(NotWritten, match="still writes"):
+        Child([sys.executable, "-c", ""], log, threads=1)
 
-    child.communicate(b"\n", timeout=30)
+    child.kill()
 
-    with lock_folder(tmp_path):
+    with lock_folder(tmp_path, [log, tmp_path / "none.log"]):
         pass
 
 

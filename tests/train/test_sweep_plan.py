@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE
-from spd_train.sweep.capacity import MARGIN, Capacity, GpuWatch, capacity_for, may_start
+from spd_train.sweep.capacity import (
+    MARGIN,
+    Capacity,
+    GpuWatch,
+    capacity_for,
+    capacity_on_ray,
+    may_start,
+)
 from spd_train.sweep.grid import Grid
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.job_state import JobState, blocked, startable, state_of
@@ -82,6 +89,20 @@ def test_room_is_a_core_a_run_unless_told(
 ) -> None:
     """Eight cores take eight runs, or share their threads among as many as asked for."""
     assert capacity_for(device, cores=8, jobs=processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "jobs", "threads", "gpus"),
+    [("cpu", None, 1, 0.0), ("cpu", 2, 4, 0.0), ("cpu", 16, 1, 0.0), ("cuda", None, 1, 1.0),
+     ("cuda", 4, 1, 0.25)],
+)  # fmt: skip
+def test_a_run_on_ray_has_a_core_or_a_share_of_a_gpu(
+    device: str, jobs: int | None, threads: int, gpus: float
+) -> None:
+    """Eight cores of a machine, or a GPU, are shared among as many runs as asked for."""
+    found = capacity_on_ray(device, cores=8, jobs=jobs)
+
+    assert (found.threads, found.gpus, found.on_ray) == (threads, gpus, True)
 
 
 @given(free=st.integers(0, 100), most=st.integers(0, 50), running=st.integers(0, 9), data=st.data())

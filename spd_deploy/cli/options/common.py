@@ -12,6 +12,7 @@ import click
 from spd_deploy.api import values
 from spd_deploy.api.loading import load
 from spd_deploy.api.values import SIZE
+from spd_deploy.domain.ray_cluster import LOCAL
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import TASKS
 from spd_train.training.tracker_names import TRACKERS
@@ -191,6 +192,19 @@ def runtime_threads(goes_with: str = "") -> Callable[[Command], Command]:
 
 
 THREADS = runtime_threads()
+
+
+def ray_option(does: str) -> Callable[[Command], Command]:
+    """The option ``--ray``; its help begins with what it ``does``."""
+    return click.option(
+        "--ray",
+        metavar="[ADDRESS]",
+        is_flag=False,
+        flag_value=LOCAL,
+        help=f"{does} ADDRESS is HOST:PORT of a cluster that this machine is a node of, or auto "
+        "for the one in RAY_ADDRESS or on this machine. Without ADDRESS Ray is started here, and "
+        "stopped at the end. Needs the extra ray.  [default: no Ray]",
+    )
 
 
 def json_option(printed: str) -> Callable[[Command], Command]:
