@@ -2,7 +2,9 @@
 
 Logits are pooled, and not probabilities. The logits of a calibrated model are divided by its
 temperature, and mean and maximum of logits stay the same whether that comes before or after them.
-The pooled logits then go the way of any other: activation, thresholds, the bound to abstain.
+The pooled logits then go the way of any other: activation, thresholds, the bound to abstain; those
+of a regression are its number. The mean of probabilities gave the same labels on texts put together
+of SST-2's sentences, but for chance, and was less sure of itself where sentences disagreed.
 """
 
 from collections.abc import Sequence
