@@ -31,6 +31,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.progress import Progress, Silent
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.protocol import Session
@@ -106,6 +107,7 @@ class GraphExport:
         ranges: the largest input of each matrix on the calibration texts; empty but in int8.
         word_embeddings: the precision that the word-embedding table is stored in, once written.
         scores: the task's scores in fp32 and int8, once measured; empty but in int8.
+        calibration: how well the scores of int8 fit what is true, likewise.
     """
 
     checkpoint: Checkpoint
@@ -116,6 +118,7 @@ class GraphExport:
     ranges: Mapping[str, float] = field(default_factory=dict)
     word_embeddings: Precision = Precision.FP32
     scores: Mapping[str, Scores] = field(default_factory=dict)
+    calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
 
     @property
     def tolerance(self) -> float | None:
@@ -150,7 +153,12 @@ class GraphExport:
             calibration_set,
             progress,
         )
-        return replace(calibrated, word_embeddings=written.word_embeddings, scores=written.scores)
+        return replace(
+            calibrated,
+            word_embeddings=written.word_embeddings,
+            scores=written.scores,
+            calibration=written.calibration,
+        )
 
     def graphs(self, word_embeddings: Precision) -> dict[str, ClassifierGraph]:
         """The graphs of the format by file name, with the word embeddings in a precision."""
@@ -214,7 +222,8 @@ class GraphExport:
         )
         if self.request.calibration_set is not None:
             split = _split(checkpoint.split, self.request.calibration_set.split)
-            manifest = replace(manifest, split=split)
+            calibration = {**checkpoint.calibration, **self.calibration}
+            manifest = replace(manifest, split=split, calibration=calibration)
         return manifest if self.tuning is None else _with_times(manifest, self.tuning)
 
     def select_runtime(self, artefact: Artefact) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from exporters.onnx.classifier_graph import ClassifierGraph
 from exporters.onnx.storage import write_graphs
 from exporters.precision import CalibrationSet, Precision, Scores
-from exporters.verify import refuse_accuracy_loss, score_graphs
+from exporters.verify import JudgedGraph, judge_graphs, refuse_accuracy_loss
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.scratch import scratch_folder
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, OnnxSession
 
 # The keys of the scores in the manifest: the first graph, and the portable one where there is one.
@@ -23,10 +24,12 @@ class Int8Graphs:
     Attributes:
         word_embeddings: the precision that the word-embedding table is stored in.
         scores: the task's scores of the same graph in fp32, and of each int8 graph.
+        calibration: how well the scores of each int8 graph fit what is true.
     """
 
     word_embeddings: Precision
     scores: Mapping[str, Scores]
+    calibration: Mapping[str, TemperatureScaling]
 
 
 def write_int8_graphs(
@@ -51,21 +54,27 @@ def write_int8_graphs(
         VerificationFailed: int8 loses more than allowed with each of the precisions.
     """
     before = _fp32_scores(fp32_graph, calibration_set)
-    after, stored = dict[str, Scores](), precisions[0]
+    after, stored = list[JudgedGraph](), precisions[0]
     for stored in precisions:
         graphs = graphs_with(stored)
         write_graphs(folder, graphs)
-        after = score_graphs({name: folder / name for name in graphs}, calibration_set)
-        if all(calibration_set.allows(before, scores) for scores in after.values()):
+        after = judge_graphs([folder / name for name in graphs], calibration_set)
+        if all(calibration_set.allows(before, one.scores) for one in after):
             break
-    refuse_accuracy_loss(after.values(), calibration_set, before)
+    refuse_accuracy_loss((one.scores for one in after), calibration_set, before)
     if stored is not precisions[0]:
         progress.note(
             f"the word-embedding table is stored in {stored}: in {precisions[0]} it costs more "
             "accuracy than --max-drop allows"
         )
-    scores = dict(zip(_SCORE_KEYS, after.values(), strict=False))
-    return Int8Graphs(word_embeddings=stored, scores={"fp32": before, **scores})
+    judged = dict(zip(_SCORE_KEYS, after, strict=False))
+    return Int8Graphs(
+        word_embeddings=stored,
+        scores={"fp32": before, **{key: one.scores for key, one in judged.items()}},
+        calibration={
+            key: one.calibration for key, one in judged.items() if one.calibration is not None
+        },
+    )
 
 
 def _fp32_scores(graph: ClassifierGraph, calibration_set: CalibrationSet) -> Scores:

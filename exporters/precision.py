@@ -16,6 +16,7 @@ from exporters.onnx.arithmetic.half import Half
 from exporters.onnx.arithmetic.half_int8 import HalfInt8
 from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8
 from exporters.onnx.graph import Target
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session
 
@@ -69,6 +70,8 @@ class CalibrationSet:
         metric: the metric that must be kept.
         max_drop: how much of the metric may be lost, in points of 100.
         split: the name of the data that ``score`` uses, for the manifest.
+        calibration: how well the scores of a session fit what is true, on the same data; None where
+            they are no probabilities of labels.
     """
 
     batches: Sequence[Batch]
@@ -76,6 +79,7 @@ class CalibrationSet:
     metric: str
     max_drop: float
     split: str = "dev"
+    calibration: Callable[[Session], TemperatureScaling | None] = lambda _: None
 
     def allows(self, before: Scores, after: Scores) -> bool:
         """Whether the metric fell by no more than allowed.

@@ -6,6 +6,7 @@ pattern. In int8 the task's metric must not fall too far. Logits are compared in
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from exporters.precision import CalibrationSet, Precision, Scores
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.errors import VerificationFailed
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.sessions.onnxruntime import OnnxSession
 
 _REPORT = "nothing was written; this is a fault of spd, please report it"
@@ -67,13 +69,26 @@ def refuse_broken_pattern(checkpoint: Checkpoint, matrix: Matrix, stored_NK: Arr
         )
 
 
-def score_graphs(models: Mapping[str, Path], calibration_set: CalibrationSet) -> dict[str, Scores]:
-    """The task's scores of each int8 graph, by the name of its file."""
-    scores = {}
-    for name, model in models.items():
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedGraph:
+    """The task's scores of an int8 graph, and how well its probabilities fit what is true."""
+
+    scores: Scores
+    calibration: TemperatureScaling | None
+
+
+def judge_graphs(models: Iterable[Path], calibration_set: CalibrationSet) -> list[JudgedGraph]:
+    """Run each int8 graph on labelled texts that it was not calibrated on."""
+    found = []
+    for model in models:
         with OnnxSession(model, precision="int8") as session:
-            scores[name] = calibration_set.score(session)
-    return scores
+            found.append(
+                JudgedGraph(
+                    scores=calibration_set.score(session),
+                    calibration=calibration_set.calibration(session),
+                )
+            )
+    return found
 
 
 def refuse_accuracy_loss(

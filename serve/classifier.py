@@ -194,7 +194,7 @@ class Classifier:
                 self._refuse_rows(places, rows, truncate=truncate)
                 refuse_too_many_windows(rows, self._settings)
                 slot.measure([len(window) for row in rows for window in row.windows])
-                ran = await self._run(places, rows, request_id, reader)
+                ran = await self._run(places, rows, request_id)
         return self._answered(places, tokenised, ran, work, raw_scores=raw_scores)
 
     async def classify_rows(
@@ -214,7 +214,7 @@ class Classifier:
             work = begin_work(self.served.name, len(rows))
             work.tokenised(rows, 0.0)
             async with deadline.limit():
-                ran = await self._run(places, rows, request_id, self.served.tokenizer)
+                ran = await self._run(places, rows, request_id)
         return self._answered(places, Tokenised(rows=rows), ran, work, raw_scores=False)
 
     async def encodings_of(
@@ -290,7 +290,7 @@ class Classifier:
                     refuse_truncated(row, self.served.tokenizer.max_tokens)
 
     async def _run(
-        self, places: Sequence[str], rows: Sequence[Tokens], request_id: str, reader: Tokenizer
+        self, places: Sequence[str], rows: Sequence[Tokens], request_id: str
     ) -> list[BatchResult]:
         """The results of all rows, or the failure of the first row that failed.
 
@@ -300,7 +300,7 @@ class Classifier:
         futures = self.engine.submit(windows, request_id)
         try:
             ran = [await _result_of(future) for future in futures]
-            return ran if reader.windows is None else results_of_texts(rows, ran, reader.windows)
+            return results_of_texts(rows, ran)
         except EngineFailed as err:
             texts = zip(places, rows, strict=True)
             of_windows = [where for where, row in texts for _ in row.windows]

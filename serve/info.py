@@ -12,7 +12,9 @@ from serve.protocols.input_spec import InputSpec, example_of
 from serve.protocols.tei.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Parity
+from spd_deploy.domain.decision import Threshold
 from spd_deploy.domain.scores import score_owner, whose
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.protocol import Description
 
@@ -71,6 +73,21 @@ class Info(TeiInfo):
     )
     arms: dict[str, str] = Field(description="For each key of `scores`, which model it is.")
     split: str | None
+    temperature: float | None = Field(
+        description="What the logits were divided by in training, so that scores fit what is true; "
+        "1 where they are as trained, null where nothing was fitted. All scores have it."
+    )
+    calibration: dict[str, TemperatureScaling] = Field(
+        description="Expected calibration error and Brier score by model, with and without its "
+        "temperature; empty for a number."
+    )
+    thresholds: dict[str, Threshold] = Field(
+        description="Smallest score at which a label is given, where it is not the best one."
+    )
+    abstain_below: float | None = Field(
+        description="Smallest score of a label that is given; below it the model abstains. Null "
+        "where it always gives one."
+    )
     checkpoint_sha256: str
     runtime: Description
     limits: ServeSettings
@@ -113,6 +130,10 @@ def info_of(
         arms={arm: whose(arm, own) for arm in card.scores},
         scores={arm: dict(scores) for arm, scores in card.scores.items()},
         split=card.split,
+        temperature=card.temperature,
+        calibration=dict(card.calibration),
+        thresholds=dict(task.decision.thresholds),
+        abstain_below=task.decision.abstain_below,
         checkpoint_sha256=card.sha256,
         runtime=runs,
         limits=settings,

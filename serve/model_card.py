@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from spd_deploy.domain.artefact import Artefact, Parity
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.temperature import TemperatureScaling
 
 CHECKPOINT = "checkpoint"
 NOT_EXPORTED = (
@@ -38,6 +39,8 @@ class ModelCard:
         self_test: the same difference on this machine, measured at start.
         scores: metrics on ``split`` of this model and of those that it was made from.
         versions: versions of the packages that wrote the model.
+        calibration: how well the scores of this model and of those that it was made from fit what
+            is true, and the temperature of each.
     """
 
     format: str
@@ -51,6 +54,13 @@ class ModelCard:
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     split: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
+
+    @property
+    def temperature(self) -> float | None:
+        """What the last layer was divided by; 1 for logits as they were trained; None: unknown."""
+        own = self.calibration.get("dense" if self.sparsity is None else "sparse")
+        return None if own is None else own.temperature
 
     @property
     def warning(self) -> str | None:
@@ -83,6 +93,7 @@ def _card_of_artefact(artefact: Artefact, *, self_test: float | None) -> ModelCa
         split=manifest.split,
         sha256=manifest.checkpoint_sha256,
         versions=manifest.versions,
+        calibration=manifest.calibration,
     )
 
 
@@ -100,6 +111,7 @@ def _card_of_checkpoint(checkpoint: Checkpoint) -> ModelCard:
         split=checkpoint.split,
         sha256=checkpoint.weights_sha256,
         versions=checkpoint.versions,
+        calibration=checkpoint.calibration,
     )
 
 

@@ -140,17 +140,17 @@ def refuse_too_many_windows(rows: Sequence[Tokens], settings: ServeSettings) -> 
         )
 
 
-def results_of_texts(
-    rows: Sequence[Tokens], ran: Sequence[BatchResult], windows: TextWindows
-) -> list[BatchResult]:
+def results_of_texts(rows: Sequence[Tokens], ran: Sequence[BatchResult]) -> list[BatchResult]:
     """The result of each text, of those of its windows, which follow each other.
 
     It waited and ran as long as the slowest of them.
     """
+    if len(ran) == len(rows):
+        return list(ran)
     found, results = [], iter(ran)
     for row in rows:
         own = [next(results) for _ in row.windows]
         slowest = max(own, key=lambda one: one.queue_s + one.run_s)
-        logits_C = pooled(np.stack([one.logits_C for one in own]), windows.pooling)
+        logits_C = pooled(np.stack([one.logits_C for one in own]), row.pooling)
         found.append(BatchResult(logits_C=logits_C, queue_s=slowest.queue_s, run_s=slowest.run_s))
     return found

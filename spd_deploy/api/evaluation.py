@@ -341,7 +341,7 @@ def _calibration(task: Task, answered: "Mapping[str, AnsweredPart]") -> Calibrat
 
     if not is_calibrated_by_temperature(task):
         return None
-    return error_of(task, *_together(task, answered))
+    return error_of(task, *logits_and_truth(task, answered))
 
 
 def _coverage(
@@ -351,10 +351,10 @@ def _coverage(
     from spd_deploy.domain.coverage import coverage_of
 
     also = () if below is None else (below,)
-    return coverage_of(task, *_together(task, answered), also=also)
+    return coverage_of(task, *logits_and_truth(task, answered), also=also)
 
 
-def _together(
+def logits_and_truth(
     task: Task, answered: "Mapping[str, AnsweredPart]"
 ) -> "tuple[NDArray[np.float32], NDArray[np.float64]]":
     """The logits and the truth of all files."""

@@ -138,6 +138,7 @@ def facts_of(source: ArmSource, runtime: Description, parity: float) -> ArmFacts
         split=manifest.split,
         parity=parity,
         memory=None,
+        calibration=manifest.calibration.get(own),
     )
 
 

@@ -33,4 +33,12 @@ def as_dense(checkpoint: Checkpoint) -> Checkpoint:
     if checkpoint.pattern is None:
         return checkpoint
     scores = {"dense": checkpoint.scores["sparse"]} if "sparse" in checkpoint.scores else {}
-    return replace(checkpoint, pattern=None, densities={}, detected=None, scores=scores)
+    own = checkpoint.calibration.get("sparse")
+    return replace(
+        checkpoint,
+        pattern=None,
+        densities={},
+        detected=None,
+        scores=scores,
+        calibration={} if own is None else {"dense": own},
+    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from spd_deploy.domain.errors import BadReport, BadSetting
 from spd_deploy.domain.shapes import Shape as Shape  # part of this vocabulary, made on the floor
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.sessions.protocol import Description, Device
 from spd_deploy.timing.host_clock import TimeBudget, TimingSettings
 
@@ -135,6 +136,8 @@ class ArmFacts:
         split: what the score was measured on.
         parity: how far its logits were from its checkpoint's, before it was timed.
         memory: None where it was not measured.
+        calibration: how well its scores fit what is true, as the manifest has it; None where it
+            has none.
     """
 
     name: str
@@ -153,6 +156,7 @@ class ArmFacts:
     split: str | None
     parity: float
     memory: ResidentMemory | None
+    calibration: TemperatureScaling | None = None
 
     @property
     def matrices(self) -> int:

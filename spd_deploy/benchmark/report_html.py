@@ -25,6 +25,7 @@ from spd_deploy.benchmark.summary import headlines, leading, runtimes_of
 from spd_deploy.benchmark.tables import (
     Table,
     accuracy_table,
+    calibration_table,
     device_details_table,
     device_table,
     host_latency_table,
@@ -102,6 +103,7 @@ def html_from_report(
         sizes=size_table(report),
         lowering=lowering_table(report),
         accuracy=accuracy_table(report),
+        calibration=calibration_table(report),
         machine=machine_table(report),
         files=files_table(report),
         device=device_table(report, judgement),

@@ -12,6 +12,7 @@ from spd_deploy.benchmark.report import Report
 from spd_deploy.benchmark.rows import DeviceDetails, LatencyRow
 from spd_deploy.benchmark.stats import Estimate
 from spd_deploy.benchmark.summary import kind_of
+from spd_deploy.domain.calibration_error import CalibrationError
 from spd_deploy.domain.shapes import Shape
 
 NOTHING = "-"
@@ -152,6 +153,38 @@ def accuracy_table(report: Report) -> Table | None:
     )
     columns = ("arm", "task", "split", *metrics, "logits differ by")
     return Table(title="Accuracy", columns=columns, rows=rows)
+
+
+def calibration_table(report: Report) -> Table | None:
+    """How well the scores of the arms fit what is true; None where no manifest says it."""
+    if all(arm.calibration is None for arm in report.arms):
+        return None
+    rows = tuple(
+        (
+            arm.name,
+            NOTHING if found is None else found.split,
+            *_errors(None if found is None else found.after),
+            NOTHING if found is None else f"{found.temperature:.3f}",
+            *_errors(None if found is None else found.before),
+        )
+        for arm in report.arms
+        for found in [arm.calibration]
+    )
+    columns = (
+        "arm",
+        "split",
+        "calibration error",
+        "Brier score",
+        "temperature",
+        "calibration error without",
+        "Brier score without",
+    )
+    return Table(title="Calibration", columns=columns, rows=rows)
+
+
+def _errors(found: CalibrationError | None) -> tuple[str, str]:
+    """Calibration error and Brier score."""
+    return (NOTHING, NOTHING) if found is None else (_score(found.expected), _score(found.brier))
 
 
 def terminal_tables(report: Report, judgement: Judgement) -> tuple[Table, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spd_deploy.domain.errors import BadModel, MalformedRequest
-from spd_deploy.domain.long_texts import TextWindows, kept_places, with_stride
+from spd_deploy.domain.long_texts import TextWindows, WindowPooling, kept_places, with_stride
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -48,6 +48,7 @@ class Tokens:
         types: segment of each token: 0 for the first text, 1 for the second.
         dropped: how many tokens were cut off because the model takes no more.
         overflowing: the further windows of a text that is read in windows.
+        pooling: how the logits of its windows become its own.
         repeated: how many tokens windows have that are in the one before too.
         empty: whether the text, or one of a pair, has no token of its own: it holds nothing, or
             only characters that the tokenizer drops, such as a zero-width space or NUL.
@@ -57,6 +58,7 @@ class Tokens:
     types: tuple[int, ...]
     dropped: int = 0
     overflowing: tuple["Tokens", ...] = ()
+    pooling: WindowPooling = WindowPooling.MEAN
     repeated: int = 0
     empty: bool = False
 
@@ -276,6 +278,7 @@ class Tokenizer:
             first,
             dropped=len(whole) - read,
             overflowing=tuple(more),
+            pooling=WindowPooling.MEAN if self.windows is None else self.windows.pooling,
             repeated=sum(map(len, kept)) - read,
             empty=may_be_empty and lacks_tokens(whole, texts=texts),
         )

@@ -32,10 +32,7 @@ def logits_of(
         np.subtract.at(left, text_of[batch], 1)
         if advance is not None:
             advance(int(answered - np.count_nonzero(left)))
-    logits_WC = np.stack([logits_C for logits_C in found if logits_C is not None])
-    if tokenizer.windows is None:
-        return logits_WC
-    return pooled_rows(logits_WC, counts, tokenizer.windows.pooling)
+    return pooled_rows(np.stack([logits_C for logits_C in found if logits_C is not None]), rows)
 
 
 def batches_within(lengths: Sequence[int], max_padded_tokens: int) -> Iterator[list[int]]:

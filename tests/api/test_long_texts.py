@@ -48,7 +48,7 @@ def oracle(checkpoint: Checkpoint, texts: Sequence[tuple[str, ...]], pooling: st
     """Scores ``[B, C]`` and counts: Transformers' windows and model, pooled in NumPy."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.folder)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint.folder)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder).eval()
     rows, counts = [], []
     for both in texts:

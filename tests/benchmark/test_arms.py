@@ -14,11 +14,15 @@ from spd_deploy.benchmark.artefact_arms import (
     refuse_unreadable,
     sources_of,
 )
+from spd_deploy.benchmark.baseline import as_dense
 from spd_deploy.benchmark.compare import engines_of
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.domain.artefact import Artefact, MatrixRow
+from spd_deploy.domain.calibration_error import CalibrationError
+from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadArtefact, Unavailable
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime
+from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from tests.benchmark.made import ARM, source_of
 from tests.portable import with_portable
@@ -85,6 +89,22 @@ def test_matrices_are_grouped_by_lowering_and_reason() -> None:
     assert (small.lowering, small.reason, small.matrices) == ("dense", "small", 1)
 
 
+def calibrated(brier: float) -> TemperatureScaling:
+    """A calibration that is told from others by its Brier score."""
+    error = CalibrationError(expected=0.1, brier=brier, confidence=0.9)
+    return TemperatureScaling(temperature=1.5, rows=90, split="dev", before=error, after=error)
+
+
+def test_a_sparse_model_timed_as_dense_keeps_its_own_calibration(
+    block_checkpoint: Checkpoint,
+) -> None:
+    """Its weights are the student's, so that those of the teacher say nothing of it."""
+    student, teacher = calibrated(0.3), calibrated(0.2)
+    checkpoint = replace(block_checkpoint, calibration={"dense": teacher, "sparse": student})
+
+    assert as_dense(checkpoint).calibration == {"dense": student}
+
+
 @pytest.mark.parametrize(
     ("runtime", "precision", "expected"),
     [
@@ -103,11 +123,14 @@ def test_a_score_is_that_of_what_ran(
     scores = {"sparse": 0.8, "int8": 0.7, "int8, portable": 0.6, "int8+bf16": 0.5}
     source = source_of(arms[1])
     named = {name: {"accuracy": value} for name, value in scores.items()}
-    manifest = replace(source.artefact.manifest, scores=named)
+    errors = {name: calibrated(value) for name, value in scores.items()}
+    manifest = replace(source.artefact.manifest, scores=named, calibration=errors)
     source = replace(source, artefact=replace(source.artefact, manifest=manifest))
     ran = replace(ARM.runtime, runtime=runtime, precision=precision)
 
-    assert facts_of(source, ran, 0.0).score.get("accuracy") == expected
+    facts = facts_of(source, ran, 0.0)
+    assert facts.score.get("accuracy") == expected
+    assert facts.calibration == (None if expected is None else calibrated(expected))
 
 
 def test_facts_are_those_of_the_manifest(arms: tuple[Arm, ...]) -> None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +13,12 @@ from spd_deploy.benchmark.plot_latency import MAX_DOTS, thinned
 from spd_deploy.benchmark.plot_speedup import speedup_figure
 from spd_deploy.benchmark.plots import PLOTS, draw_plots
 from spd_deploy.benchmark.publish import summary_of
-from spd_deploy.benchmark.report import Report
+from spd_deploy.benchmark.report import Report, read_report, text_from_report
 from spd_deploy.benchmark.report_html import PageSection, html_from_report
 from spd_deploy.benchmark.summary import headlines
-from spd_deploy.benchmark.tables import host_latency_table
+from spd_deploy.benchmark.tables import calibration_table, host_latency_table
+from spd_deploy.domain.calibration_error import CalibrationError
+from spd_deploy.domain.temperature import TemperatureScaling
 from tests.benchmark.made import NO_KERNEL, drawn, gathered, made_report, three_arms, three_judged
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -116,6 +119,30 @@ def test_the_page_says_why_and_what_to_caveat(report: Report) -> None:
     for said in (NO_KERNEL, "other processes kept 3.0 of 4 cores busy", "Test CPU", "ab" * 32):
         assert said in text
     assert "None was found in the samples." in Reader(page_of(report)).text
+
+
+def test_calibration_stands_dense_beside_sparse(report: Report, tmp_path: Path) -> None:
+    """Each arm has its errors with and without its temperature; without any there is no table."""
+    after = CalibrationError(expected=0.0543, brier=0.2886, confidence=0.8)
+    found = TemperatureScaling(
+        temperature=1.444,
+        rows=367,
+        split="dev",
+        before=CalibrationError(expected=0.0967, brier=0.3038, confidence=0.9),
+        after=after,
+    )
+    first, *others = report.arms
+    known = replace(report, arms=(replace(first, calibration=found), *others))
+
+    table = calibration_table(known)
+
+    assert table is not None and calibration_table(report) is None
+    assert table.rows[0] == (first.name, "dev", "0.0543", "0.2886", "1.444", "0.0967", "0.3038")
+    assert set(table.rows[1][1:]) == {"-"}
+    page = Reader(page_of(known)).text
+    assert "Calibration" in page and "0.0543" in page
+    (tmp_path / "r").write_text(text_from_report(known, {}), encoding="utf-8")
+    assert read_report(tmp_path / "r") == known
 
 
 def test_names_are_text_and_never_markup() -> None:

@@ -94,6 +94,7 @@ def test_an_artefact_knows_the_rows_too(place: Path) -> None:
     assert found["scores"][metric] in [
         pytest.approx(arm[metric]) for arm in manifest["scores"].values()
     ]
+    assert manifest["calibration"]["int8"]["after"] == pytest.approx(found["calibration"], abs=1e-6)
 
 
 def test_a_renamed_file_is_no_other_task_for_a_teacher(place: Path) -> None:

@@ -1,5 +1,6 @@
 """Long texts in windows: against the tokenizers library, brute force, and the laws of pooling."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -152,8 +153,11 @@ def test_rows_are_pooled_text_by_text() -> None:
     """Windows of one text do not reach another, and a single window keeps its bits."""
     logits_WC = np.array([[1.0, 5.0], [3.0, 2.0], [0.1, 0.2]], np.float32)
 
-    mean = pooled_rows(logits_WC, [2, 1], WindowPooling.MEAN)
-    most = pooled_rows(logits_WC, [2, 1], WindowPooling.MAX)
+    one = Tokens(ids=(1,), types=(0,))
+    mean, most = (
+        pooled_rows(logits_WC, [replace(one, overflowing=(one,), pooling=pooling), one])
+        for pooling in WindowPooling
+    )
 
     assert mean.tolist() == [[2.0, 3.5], logits_WC[2].tolist()]
     assert most.tolist() == [[3.0, 5.0], logits_WC[2].tolist()]

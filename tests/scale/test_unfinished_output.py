@@ -50,7 +50,8 @@ def test_what_is_unfinished_is_looked_at_behind_the_lock(
 ) -> None:
     """A run that ends while a second one asks for the lock leaves an output, which is refused."""
     file, output = stop_in_the_middle(model, tmp_path)
-    lock, asked = fcntl.flock, []
+    lock = fcntl.flock
+    asked: list[bool] = []
 
     def locked(stream: IO[bytes], operation: int) -> None:
         if not asked:  # the first run takes the lock, ends, and removes the folder

@@ -28,9 +28,12 @@ from serve.settings import ServeSettings
 from serve.shadow import Shadows
 from serve.state import ServerState
 from spd_deploy.domain.artefact import Artefact
+from spd_deploy.domain.calibration_error import CalibrationError
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.decision import Decision, Threshold
+from spd_deploy.domain.temperature import TemperatureScaling
 from tests.serve.clients import metric
-from tests.serve.fakes import FakeSession
+from tests.serve.fakes import FakeSession, fake_served
 
 PAGES = ["/", "/docs"]
 OURS = "http://testserver"
@@ -186,6 +189,30 @@ def test_info_says_whose_a_score_is(pairs: TestClient, pair_artefact: Artefact) 
 
     assert info.score == pair_artefact.manifest.scores["sparse"]
     assert info.arms == {"dense": "dense model it was made from", "sparse": "this model"}
+
+
+def test_info_says_when_to_trust_a_score(tmp_path: Path, session: FakeSession) -> None:
+    """Temperature, errors, thresholds and the bound to abstain are told; without them null."""
+    error = CalibrationError(expected=0.05, brier=0.2, confidence=0.9)
+    scaling = TemperatureScaling(temperature=1.4, rows=90, split="dev", before=error, after=error)
+    plain = fake_served(tmp_path, session)
+    decision = Decision(
+        thresholds={"positive": Threshold(value=0.7, goal="precision=0.9")}, abstain_below=0.6
+    )
+    served = replace(
+        plain,
+        task=replace(plain.task, decision=decision),
+        card=replace(plain.card, calibration={"dense": scaling}),
+    )
+
+    told = info_of(served, ServeSettings()).model_dump(mode="json")
+    untold = info_of(plain, ServeSettings())
+
+    assert (told["temperature"], told["abstain_below"]) == (1.4, 0.6)
+    assert told["calibration"]["dense"]["after"]["brier"] == 0.2
+    assert told["thresholds"]["positive"]["value"] == 0.7
+    assert (untold.temperature, untold.abstain_below) == (None, None)
+    assert (untold.calibration, untold.thresholds) == ({}, {})
 
 
 def test_the_dense_score_is_never_the_models_own(

@@ -271,4 +271,5 @@ def dense_facts(
         split=checkpoint.split,
         parity=parity,
         memory=None,
+        calibration=checkpoint.calibration.get("dense"),
     )

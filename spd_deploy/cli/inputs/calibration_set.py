@@ -4,14 +4,26 @@ They are the task's train and dev data, read as ``spd train`` reads them. Where 
 file, the tenth that training left out is scored, and none of it is calibrated on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spd_deploy.api.evaluation import agreed_task, refuse_unlabelled, score_parts
+from spd_deploy.api.evaluation import (
+    AnsweredPart,
+    agreed_task,
+    answer_parts,
+    logits_and_truth,
+    refuse_unlabelled,
+    scores_of_parts,
+)
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.tasks import Task
+from spd_deploy.domain.temperature import (
+    TemperatureScaling,
+    error_of,
+    is_calibrated_by_temperature,
+)
 from spd_deploy.domain.text import Batch, EncodesOnce, Tokenizer, Tokens
 from spd_deploy.domain.text_lengths import Lengths
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
@@ -93,9 +105,32 @@ def calibration_set_of(
     )
     dev = {part: list(examples) for part, examples in data.dev.items()}
 
+    last: list[tuple[Session, Mapping[str, AnsweredPart]]] = []
+
+    def answered(session: Session) -> Mapping[str, AnsweredPart]:
+        """The answers to dev, which are asked for twice of each session."""
+        if not last or last[0][0] is not session:
+            opened = OpenedModel(session=session, tokenizer=tokenizer, task=task, source=checkpoint)
+            last[:] = [(session, answer_parts(opened, task, dev, Silent(), encoder))]
+        return last[0][1]
+
     def score(session: Session) -> Scores:
-        opened = OpenedModel(session=session, tokenizer=tokenizer, task=task, source=checkpoint)
-        return score_parts(opened, task, dev, Silent(), encoder)
+        return scores_of_parts(task, answered(session), Silent())
+
+    def calibration(session: Session) -> TemperatureScaling | None:
+        """With the temperature that was fitted in fp32, which is in the weights, and without."""
+        if not is_calibrated_by_temperature(task):
+            return None
+        own = checkpoint.calibration.get("dense" if checkpoint.pattern is None else "sparse")
+        temperature, rows = (1.0, 0) if own is None else (own.temperature, own.rows)
+        logits_BC, truth = logits_and_truth(task, answered(session))
+        return TemperatureScaling(
+            temperature=temperature,
+            rows=rows,
+            split=data.dev_name,
+            before=error_of(task, temperature * logits_BC, truth),
+            after=error_of(task, logits_BC, truth),
+        )
 
     return CalibrationSet(
         batches=_batches(tokenizer, rows),
@@ -103,6 +138,7 @@ def calibration_set_of(
         metric=task.metrics[0],
         max_drop=max_drop,
         split=data.dev_name,
+        calibration=calibration,
     )
 
 
