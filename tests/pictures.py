@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from spd_train import calibrate
 from spd_train.plots import curves
+from spd_train.plots.reliability import reliability_figure
 
-_SAVE, _CURVES, _RELIABILITY = Figure.savefig, curves.curves_figure, calibrate.reliability_figure
+_SAVE, _CURVES, _RELIABILITY = Figure.savefig, curves.curves_figure, reliability_figure
 
 
 @contextmanager
