@@ -1,18 +1,17 @@
 """Fixtures that several folders of tests share."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from matplotlib.figure import Figure
 
 from spd_deploy.benchmark import memory
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Block
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
-from tests.pictures import blank_pictures
+from tests.pictures import blank_pictures, real_pictures
 from tests.tiny import tiny_checkpoint
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,17 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def savefig() -> Iterator[Callable[..., None]]:
-    """Pictures are blank; tests of what is in them take ``rendered``. Yields Matplotlib's own."""
-    with blank_pictures() as own:
-        yield own
+def _blank_pictures() -> Iterator[None]:
+    """Pictures are blank; tests of what is in them take ``rendered``."""
+    with blank_pictures():
+        yield
 
 
 @pytest.fixture(scope="module")
-def rendered(savefig: Callable[..., None]) -> Iterator[None]:
-    """Figures are saved as they are, to the end of the module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", savefig)
+def rendered() -> Iterator[None]:
+    """Pictures are drawn, to the end of the module."""
+    with real_pictures():
         yield
 
 

@@ -115,7 +115,7 @@ def take_step(
     terms: dict[str, Tensor] = {}
     for i, positions in enumerate(batch.micro_batches):
         seed = step_seed(training.context.seed, step, distributed.rank * loop.accumulate + i)
-        torch.manual_seed(seed)
+        _seed(seed, distributed.kind)
         last = i == len(batch.micro_batches) - 1
         micro_terms = _micro_step(training, module, batch, positions, last=last)
         terms = {name: terms.get(name, 0.0) + term for name, term in micro_terms.items()}
@@ -133,6 +133,16 @@ def take_step(
         "real_share": batch.real_share,
         **record,
     }
+
+
+def _seed(seed: int, kind: str) -> None:
+    """Seed the generators of the CPU and of the run's device.
+
+    ``torch.manual_seed`` would also note a stack trace for each GPU that is not used.
+    """
+    torch.default_generator.manual_seed(seed)
+    if kind == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _micro_step(

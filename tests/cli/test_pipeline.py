@@ -211,7 +211,7 @@ def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
     words = [
         *("train", "--task", "mrpc", "--data", str(place / "GLUE/MRPC")),
         *("--model", str(place / "MINILM_FOLDER"), "--pattern", "2:4", "--batch-size", "2"),
-        *("--output", str(tmp_path / "run"), "--teacher-epochs", "6"),
+        *("--output", str(tmp_path / "run"), "--teacher-epochs", "3"),
         *("--prune-epochs", "0.1", "--graft-epochs", "0.1", "--finetune-epochs", "0.1"),
         *("--calibration-tokens", "64", "--mask-updates", "2"),
     ]
@@ -221,7 +221,7 @@ def test_a_stopped_training_goes_on(place: Path, tmp_path: Path) -> None:
     log = tmp_path / "run/teacher/log.jsonl"
     deadline = time.monotonic() + 60
     while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
 

@@ -3,6 +3,7 @@
 The oracle is the checkpoint in Transformers, whose matrices of zeros leave biases and residuals.
 """
 
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -58,20 +59,39 @@ def logits(session: Session) -> np.ndarray:
         return session.run(BATCH)
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert", "deberta-v2"])
-@pytest.mark.parametrize("name", EMPTIED)
-@pytest.mark.parametrize("spelled", PATTERNS)
-def test_an_emptied_layer_gives_the_models_logits(
-    tmp_path: Path, name: str, spelled: str, architecture: str
-) -> None:
-    """In ONNX Runtime's graph and in the portable one, by both runtimes, and in PyTorch."""
-    pattern = parse_pattern(spelled, PATTERNS[spelled])
-    checkpoint = emptied(tmp_path / "c", name, pattern, architecture)
-    wanted_BC = expected(checkpoint)
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A checkpoint with emptied layers, and its logits in Transformers."""
 
-    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "onnx")
+    name: str
+    architecture: str
+    checkpoint: Checkpoint
+    wanted_BC: np.ndarray
+
+
+@pytest.fixture(
+    scope="module",
+    params=product(PATTERNS, EMPTIED, ("bert", "mpnet", "modernbert", "deberta-v2")),
+    ids=", ".join,
+)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Every architecture of a kind, with every pattern that removes parts."""
+    spelled, name, architecture = request.param
+    pattern = parse_pattern(spelled, PATTERNS[spelled])
+    checkpoint = emptied(tmp_path_factory.mktemp("emptied") / "c", name, pattern, architecture)
+    return Case(
+        name=name,
+        architecture=architecture,
+        checkpoint=checkpoint,
+        wanted_BC=expected(checkpoint),
+    )
+
+
+def test_an_emptied_layer_gives_the_models_logits(tmp_path: Path, case: Case) -> None:
+    """In ONNX Runtime's graph and in the portable one, by both runtimes, and in PyTorch."""
+    artefact = artefact_from_checkpoint(case.checkpoint, tmp_path / "onnx")
     torch_artefact = torch_artefact_from_checkpoint(
-        checkpoint, tmp_path / "torch", precision="fp32"
+        case.checkpoint, tmp_path / "torch", precision="fp32"
     )
 
     model = artefact.folder / MODEL_FILE
@@ -83,8 +103,8 @@ def test_an_emptied_layer_gives_the_models_logits(
         "torch": logits(session_from_artefact(torch_artefact, threads=1)),
     }
     for where, logits_BC in found.items():
-        np.testing.assert_allclose(logits_BC, wanted_BC, atol=1e-4, rtol=1e-4, err_msg=where)
-    _refuse_stored(artefact, name)
+        np.testing.assert_allclose(logits_BC, case.wanted_BC, atol=1e-4, rtol=1e-4, err_msg=where)
+    _refuse_stored(artefact, case.name)
 
 
 def _refuse_stored(artefact: Artefact, name: str) -> None:
@@ -96,22 +116,14 @@ def _refuse_stored(artefact: Artefact, name: str) -> None:
             assert row.flops_share == 0
 
 
-@pytest.mark.parametrize("architecture", ["bert", "mpnet", "modernbert", "deberta-v2"])
-@pytest.mark.parametrize("name", EMPTIED)
-@pytest.mark.parametrize("spelled", PATTERNS)
-def test_an_emptied_layer_gives_them_in_int8(
-    tmp_path: Path, name: str, spelled: str, architecture: str
-) -> None:
+def test_an_emptied_layer_gives_them_in_int8(tmp_path: Path, case: Case) -> None:
     """Near the model's logits, as int8 is, in both graphs and both runtimes."""
-    pattern = parse_pattern(spelled, PATTERNS[spelled])
-    checkpoint = emptied(tmp_path / "c", name, pattern, architecture)
-    wanted_BC = expected(checkpoint)
     calibration = CalibrationSet(
         batches=(BATCH,), score=lambda session: {"accuracy": 1.0}, metric="accuracy", max_drop=1.0
     )
 
     artefact = artefact_from_checkpoint(
-        checkpoint,
+        case.checkpoint,
         tmp_path / "a",
         ExportRequest(precision=Precision.INT8, calibration_set=calibration),
     )
@@ -121,7 +133,8 @@ def test_an_emptied_layer_gives_them_in_int8(
         for runtime in ("onnxruntime", "openvino")
     }
     # Each score of disentangled attention is a sum of three, two of them of rounded numbers.
-    near = 0.15 if architecture == "deberta-v2" else 0.1
+    near = 0.15 if case.architecture == "deberta-v2" else 0.1
+    wanted_BC = case.wanted_BC
     for where, logits_BC in found.items():
         assert np.abs(logits_BC - wanted_BC).max() < near * max(1, np.abs(wanted_BC).max()), where
     open_artefact(artefact.folder)

@@ -11,6 +11,7 @@ from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
+from spd_train.plots.curves import curves_figure
 from spd_train.recipes import RECIPES, recipe_named, with_field
 from spd_train.run import run
 from spd_train.training.best_checkpoint import BEST_FILE
@@ -101,7 +102,8 @@ def test_every_built_in_recipe_trains(teacher: Path, tmp_path: Path, name: str) 
     found = run(student_config(teacher, tmp_path / "run", recipe), Silent())
 
     assert set(found.densities.values()) == {0.5}
-    first, *_ = read_metrics_log(found.folder / METRICS_FILE)
+    first, *_ = log = read_metrics_log(found.folder / METRICS_FILE)
+    assert len(curves_figure(log, title=name, metric="accuracy", measured_on="dev").axes) >= 4
     losses = student.losses
     weights = {
         "attention_loss": losses.attention,
