@@ -177,7 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found := self._found(name, revision or "main"):
             sha, files = found
             siblings = [{"rfilename": path} for path in files]
-            self._answer(200, {"id": name, "sha": sha, "siblings": siblings})
+            private = self.server.repositories[name].private
+            info = {"id": name, "sha": sha, "siblings": siblings, "private": private}
+            self._answer(200, info)
 
     def _tree(self, body: bytes, name: str, revision: str) -> None:
         if found := self._found(name, revision):
@@ -202,7 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = json.loads(body)
         name = f"{wanted['organization'] or 'someone'}/{wanted['name']}"
         if name in self.server.repositories:
-            self._answer(409, {"error": "You already created this model repo"})
+            known = {"error": "You already created this repo", "url": f"{self.server.url}/{name}"}
+            self._answer(409, known)
             return
         private = wanted.get("visibility") == "private" or wanted.get("private") is True
         repository = self.server.repositories[name] = Repository(private=private)
