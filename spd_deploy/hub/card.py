@@ -249,7 +249,11 @@ def _calibration(facts: ModelFacts) -> Iterator[str]:
     ]
     columns = ("model", "temperature", "expected calibration error", "Brier score", "measured on")
     yield _table(columns, rows)
-    yield "The temperature is in the weights, so the scores of every runtime are calibrated."
+    own = facts.calibration.get("dense" if facts.pattern is None else "sparse")
+    if own is not None and own.rows > 0:
+        yield f"The temperature was fitted on {own.rows} rows; it is in the weights."
+    else:
+        yield "No temperature was fitted to this model: its scores are as they were trained."
     decision = facts.task.decision
     if decision.thresholds:
         spelled = ", ".join(

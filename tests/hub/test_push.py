@@ -113,6 +113,7 @@ def test_a_card_says_what_the_records_hold(checkpoint: Checkpoint) -> None:
         "| student.epochs | 3 |",
         "The pretrained encoder was read from `hf://us/encoder` at commit `abc`.",
         "Not measured here. `spd bench` measures it",
+        "The temperature was fitted on 100 rows; it is in the weights.",
         f"SHA-256 of the weights: `{checkpoint.weights_sha256}`.",
     ):
         assert line in card.text, line
