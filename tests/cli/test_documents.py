@@ -30,6 +30,7 @@ from spd_deploy.cli.options.model_options import named_paths
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.hub import url_copy
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
 from tests.cli.user_folder import user_folder
@@ -96,6 +97,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(prepared, here)
     (here / "benchmarks").symlink_to(ROOT / "benchmarks")
     monkeypatch.chdir(here)
+    monkeypatch.setattr(url_copy, "cache_folder", lambda: tmp_path / "cache")
     return here
 
 

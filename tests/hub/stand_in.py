@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from spd_deploy.hub import snapshot
+
 TOKEN = "hf_test"
 # Files of these kinds are pushed by Git LFS, as .gitattributes of the hub says.
 _LARGE = (".safetensors", ".onnx", ".bin")
@@ -96,7 +98,7 @@ def use_hub(patch: pytest.MonkeyPatch, url: str, cache: Path, token: str | None 
     patch.setattr(constants, "HF_STORED_TOKENS_PATH", str(cache / "tokens"))
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    patch.setenv("XDG_CACHE_HOME", str(cache / "xdg"))
+    patch.setattr(snapshot, "cache_folder", lambda: cache / "spd")
     patch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     if token is None:
         patch.delenv("HF_TOKEN", raising=False)

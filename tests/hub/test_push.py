@@ -226,7 +226,7 @@ def test_what_cannot_be_pushed_is_a_line(
     for status, part, reason in (
         (403, "repos/create", "use a token that may write"),
         (409, "commit", "somebody else pushed in between"),
-        (500, "objects/batch", "try again later"),
+        (413, "objects/batch", "the hub takes no file that large"),
     ):
         hub.refuse = {part: status}
         assert reason in refused(Unavailable, folder, "us/other")
