@@ -87,6 +87,8 @@ def manifest_of(
         scores=scores,
         split=checkpoint.split,
         calibration=checkpoint.calibration,
+        scored_rows=checkpoint.scored_rows,
+        recipe=checkpoint.recipe,
         origins=checkpoint.origins,
         versions=versions,
     )

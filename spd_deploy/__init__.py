@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ModelDifference,
         Predictions,
         PruneResult,
+        PushResult,
         SpdError,
         TextPrediction,
         TrainResult,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         load,
         predict,
         prune,
+        push,
         train,
     )
 
@@ -60,6 +62,7 @@ __all__ = [
     "ModelDifference",
     "Predictions",
     "PruneResult",
+    "PushResult",
     "SpdError",
     "TextPrediction",
     "TrainResult",
@@ -74,6 +77,7 @@ __all__ = [
     "load",
     "predict",
     "prune",
+    "push",
     "train",
 ]
 

@@ -35,7 +35,7 @@ from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
 from spd_train.pruning.structured.plan import SpeedTarget
-from spd_train.save_checkpoint import describe_checkpoint
+from spd_train.save_checkpoint import describe_checkpoint, rows_of_one
 from spd_train.setup import calibration_on, score_on_dev
 from spd_train.training.mixed_precision import choose_precision
 from spd_train.training.schedule import cubic_share
@@ -167,10 +167,10 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
         _tighten(pruner, recipe.updates, progress)
         agreement = _agreement(network, source, compared, tokenizer.pad_id, config.device)
         if config.dev is None:
-            scores, split = _known(source), source.split
+            scores, split, count = _known(source), source.split, source.scored_rows
         else:
             scores = _scores(network, config.dev, tokenizer, config.device, progress)
-            split = config.dev.name
+            split, count = config.dev.name, rows_of_one(config.dev.parts)
         save_classifier(model.config, network.student_state(), draft)
         describe_checkpoint(
             draft,
@@ -180,6 +180,7 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
             zeros=pruner,
             scores=scores,
             split=split,
+            scored_rows=count,
             recipe={**config.to_json(), "precision": precision.name},
             parents={"dense": source.weights_sha256},
             origins={

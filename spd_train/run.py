@@ -39,7 +39,7 @@ from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
 from spd_train.run_folder import local_sha256, remove_state
-from spd_train.save_checkpoint import Zeros, describe_checkpoint
+from spd_train.save_checkpoint import Zeros, describe_checkpoint, rows_of_one
 from spd_train.setup import PreparedRun, calibration_of, prepare_run, score_on_dev
 from spd_train.sparse_start import load_students
 from spd_train.teacher import check_fit, check_teacher
@@ -313,6 +313,7 @@ def _finish(
         scores=scores,
         calibration=calibration,
         split=config.data.dev_name,
+        scored_rows=rows_of_one(config.data.dev),
         recipe=config.recipe.to_json(),
         parents=parents,
         origins=origins,

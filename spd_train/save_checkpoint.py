@@ -1,6 +1,6 @@
 """``spd.json``, which makes a folder with weights a checkpoint of spd."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,12 @@ class Zeros(Protocol):
         ...
 
 
+def rows_of_one(parts: Mapping[str, Sequence[object]]) -> int | None:
+    """The number of rows, where all are of one part; the mean over several has no such number."""
+    counts = [len(rows) for rows in parts.values()]
+    return counts[0] if len(counts) == 1 else None
+
+
 def describe_checkpoint(
     folder: Path,
     *,
@@ -45,6 +51,7 @@ def describe_checkpoint(
     zeros: Zeros | None = None,
     calibration: Mapping[str, TemperatureScaling] | None = None,
     origins: Mapping[str, Origin] | None = None,
+    scored_rows: int | None = None,
 ) -> None:
     """Write ``spd.json`` beside weights and tokenizer.
 
@@ -61,6 +68,7 @@ def describe_checkpoint(
             it differs from the pattern's sparsity.
         calibration: how well the scores fit what is true, by arm.
         origins: where the models that it was made from were read, by role.
+        scored_rows: on how many rows the scores were measured, where they are in one file.
     """
     encoder = encoder_in(folder)
     uniform = None if pattern is None else pattern.sparsity
@@ -82,6 +90,7 @@ def describe_checkpoint(
             },
             calibration=calibration or {},
             split=split,
+            scored_rows=scored_rows,
             recipe=recipe,
             parents=parents,
             origins=origins or {},

@@ -12,6 +12,7 @@ from spd_deploy.api.loading import Model, load
 from spd_deploy.api.predicting import predict
 from spd_deploy.api.predictions import Predictions, TextPrediction
 from spd_deploy.api.pruning import PruneResult, prune
+from spd_deploy.api.pushing import PushResult, push
 from spd_deploy.api.training import TrainResult, train
 from spd_deploy.domain.errors import SpdError
 from spd_deploy.scale.cost import FileCost
@@ -28,6 +29,7 @@ __all__ = [
     "ModelDifference",
     "Predictions",
     "PruneResult",
+    "PushResult",
     "SpdError",
     "TextPrediction",
     "TrainResult",
@@ -42,5 +44,6 @@ __all__ = [
     "load",
     "predict",
     "prune",
+    "push",
     "train",
 ]

@@ -15,6 +15,7 @@ from spd_deploy.cli.map import map_
 from spd_deploy.cli.output.console import Group
 from spd_deploy.cli.predict import predict
 from spd_deploy.cli.prune import prune
+from spd_deploy.cli.push import push
 from spd_deploy.cli.quickstart import quickstart
 from spd_deploy.cli.serve import serve
 from spd_deploy.cli.sweep import sweep
@@ -50,6 +51,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (compare, "Compare the answers of a dense and a sparse model."),
     (bench, "Measure artefacts against a dense baseline."),
     (predict, "Classify texts from the command line or a file."),
+    (push, "Publish a model with its card on the Hugging Face hub."),
     (serve, "Answer requests over HTTP."),
 )
 for command, line in COMMANDS:

@@ -25,6 +25,7 @@ from spd_deploy.cli.options.common import (
 from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.runtime_choice import CPU_RUNTIMES
+from spd_deploy.hub.fetch import fetch_model
 
 if TYPE_CHECKING:
     from spd_deploy.benchmark.breakeven.map_plan import MapPlan
@@ -101,8 +102,8 @@ Examples:
 )
 @click.option(
     "--model",
-    help="Model whose matrix sizes are measured: minilm, base, large, or the folder of a model, a "
-    "checkpoint or an artefact.  [default: base]",
+    help="Model whose matrix sizes are measured: minilm, base, large, the folder of a model, a "
+    "checkpoint or an artefact, or an address such as hf://OWNER/NAME.  [default: base]",
 )
 @click.option(
     "--shape",
@@ -213,6 +214,11 @@ def map_(as_json: bool, **options: Any) -> None:
         _show(found, output)
 
 
+def _model(options: Mapping[str, Any]) -> str:
+    """The name of a size, or the folder of a model; one at an address is copied first."""
+    return str(fetch_model(options["model"] or "base").folder)
+
+
 def _map_structured(options: Mapping[str, Any], *, as_json: bool) -> None:
     """Measure and write the latency table of whole networks, and show it."""
     from spd_deploy.timing.host_clock import TimingSettings
@@ -225,7 +231,7 @@ def _map_structured(options: Mapping[str, Any], *, as_json: bool) -> None:
         timing=TimingSettings(seconds=options["seconds"], rounds=options["rounds"], warmup_runs=1),
     )
     table = write_structured_map(
-        options["model"] or "base",
+        _model(options),
         plan,
         options["output"],
         overwrite=options["overwrite"],
@@ -253,7 +259,7 @@ def _plan(options: Mapping[str, Any]) -> "MapPlan":
 
     device, on_gpu = options["device"], options["device"] == "cuda"
     own = tuple(MapMatrix(shape=shape, count=1) for shape in dict.fromkeys(options["shapes"]))
-    name, parts = (None, own) if own else model_parts(options["model"] or "base")
+    name, parts = (None, own) if own else model_parts(_model(options))
     precisions = dict.fromkeys(options["precisions"] or _PRECISIONS[device])
     return MapPlan(
         model=name,

@@ -113,6 +113,9 @@ class Manifest:
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
         calibration: how well the scores of the checkpoints fit what is true, by arm.
+        scored_rows: on how many rows the scores of the checkpoints were measured; None where they
+            are in several files, or that is not recorded.
+        recipe: how the checkpoint was made.
         origins: where the models that it was made from were read, if not from a folder, by what
             they were.
     """
@@ -138,6 +141,8 @@ class Manifest:
     measured: tuple[Measured, ...] = ()
     measured_on: str | None = None
     calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
+    scored_rows: int | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @property

@@ -64,6 +64,7 @@ class Checkpoint:
         calibration: how well the scores of each arm fit what is true, and the temperature that its
             last layer was divided by.
         split: what the scores were measured on.
+        scored_rows: on how many rows; None where they are in several files, or not recorded.
         parents: SHA-256 of the weights this one was made from, by what they were.
         origins: where those were read, if not from a folder, by what they were.
         notes: what is read otherwise than it is stored, a sentence each.
@@ -81,6 +82,7 @@ class Checkpoint:
     scores: Mapping[str, Scores] = field(default_factory=dict)
     calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
     split: str | None = None
+    scored_rows: int | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class Checkpoint:
             "scores": {arm: dict(scores) for arm, scores in self.scores.items()},
             "calibration": {arm: asdict(found) for arm, found in self.calibration.items()},
             "split": self.split,
+            "scored_rows": self.scored_rows,
             "recipe": dict(self.recipe),
             "parents": dict(self.parents),
             "origins": {role: origin.to_json() for role, origin in self.origins.items()},
@@ -373,6 +376,7 @@ def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Chec
                 for arm, found in value.get("calibration", {}).items()  # older files have none
             },
             split=value["split"],
+            scored_rows=value.get("scored_rows"),
             recipe=dict(value["recipe"]),
             parents=dict(value["parents"]),
             origins={

@@ -55,7 +55,10 @@ def fetch_model(
     if isinstance(address, HubAddress):
         from spd_deploy.hub.snapshot import fetch_from_hub
 
-        folder, origin = fetch_from_hub(address, str(reference), note)
+        spelled = os.fspath(reference)
+        # A path of pathlib has one slash less than the address that was typed.
+        shown = str(address) if ":" in spelled else spelled
+        folder, origin = fetch_from_hub(address, shown, note)
         return FetchedModel(folder=folder, name=address.name, origin=origin)
     if isinstance(address, UrlAddress):
         from spd_deploy.hub.url_copy import fetch_from_url

@@ -25,6 +25,8 @@ CHECKPOINT_FILES = (
     "tokenizer.model",
     CARD_FILE,
 )
+# What a card of a checkpoint shows.
+PICTURE_FILES = ("curves.png", "reliability.png")
 # Patterns of the files of a checkpoint or an artefact on the hub.
 HUB_FILES = (
     *CHECKPOINT_FILES,

@@ -3,17 +3,19 @@
 The cache is that of Transformers, so a model is fetched once for both.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadModel, SpdError, Unavailable, first_line
 from spd_deploy.domain.extras import require_modules
-from spd_deploy.domain.files import cache_folder, replacing
+from spd_deploy.domain.files import cache_folder
 from spd_deploy.domain.folders import CONFIG_FILE, did_you_mean
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.hub.address import HubAddress
 from spd_deploy.hub.answers import bars_on_a_terminal, silence_of_hub
+from spd_deploy.hub.cache import new_folder
 from spd_deploy.hub.licenses import license_in
 from spd_deploy.hub.model_files import HUB_FILES
 
@@ -110,8 +112,8 @@ def _under_its_name(snapshot: Path, address: HubAddress) -> Path:
         place = cache_folder() / "hub" / address.repository.replace("/", "--") / snapshot.name
         folder = place / address.name
         if _links_of(folder) != files:
-            with replacing(folder) as draft:
-                draft.mkdir()
+            shutil.rmtree(folder, ignore_errors=True)  # files of the hub's cache are gone
+            with new_folder(folder) as draft:
                 for name, target in files.items():
                     (draft / name).symlink_to(target)
     except (OSError, SpdError, RuntimeError):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.errors import BadArtefact, BadCheckpoint, BadModel, Unavailable, first_line
-from spd_deploy.domain.files import cache_folder, read_json, replacing, sha256_of, write_text
+from spd_deploy.domain.files import cache_folder, read_json, sha256_of, write_text
 from spd_deploy.domain.folders import CONFIG_FILE, MANIFEST_FILE, SPD_FILE
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.stored_weights import INDEX_FILE, WEIGHTS_FILE, sha256_of_weights
 from spd_deploy.hub.address import UrlAddress
+from spd_deploy.hub.cache import new_folder
 from spd_deploy.hub.file_systems import RemoteFolder, open_folder
 from spd_deploy.hub.licenses import license_in
 from spd_deploy.hub.model_files import CHECKPOINT_FILES
@@ -57,7 +58,7 @@ def fetch_from_url(address: UrlAddress, note: Callable[[str], None]) -> tuple[Pa
     folder = place / key / address.name
     if not folder.is_dir():
         note(f"copying {address} into {folder}")
-        with replacing(folder) as draft:
+        with new_folder(folder) as draft:
             _copy(remote, small, files, draft)
             _verify(draft, files, address)
     write_text(place / _CURRENT, key)
@@ -128,7 +129,6 @@ def _copy(
     remote: RemoteFolder, small: Mapping[str, bytes], files: Mapping[str, str], draft: Path
 ) -> None:
     """Write every file into a new folder."""
-    draft.mkdir()
     for name in files:
         if name in small:
             (draft / name).write_bytes(small[name])

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[Callable[..., Any], set[str]]] = {
             *("body_timeout", "keep_alive_timeout", "write_timeout"),
         },
     ),
+    "push": (spd.push, {"json"}),
     "predict": (spd.predict, {"texts", "input_format"}),
 }
 

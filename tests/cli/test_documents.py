@@ -31,6 +31,7 @@ from spd_deploy.domain import paired_answers
 from spd_deploy.domain.checkpoint import encoder_in
 from spd_deploy.domain.latency_table import write_latency_table
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
+from spd_deploy.hub import url_copy
 from spd_deploy.scale.serve import DeploymentSettings
 from spd_deploy.sessions.tensorrt.compatibility import engine_fault
 from tests.cli.documents import README, ROOT, Block, blocks_of, code_spans, name_of, pages
@@ -99,6 +100,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (here / "benchmarks").symlink_to(ROOT / "benchmarks")
     monkeypatch.setattr(paired_answers, "_RESAMPLES", 20)
     monkeypatch.chdir(here)
+    monkeypatch.setattr(url_copy, "cache_folder", lambda: tmp_path / "cache")
     return here
 
 
@@ -229,6 +231,8 @@ def run_shell(block: Block, served: Sequence[str]) -> Sequence[str]:
                 subprocess.run(words, check=True)
             case ["git", "clone", *_] | ["cd", _]:
                 pass
+            case ["hf", "auth", "login"]:
+                assert block.reason is not None, where
             case _:
                 raise AssertionError(f"{where}: no test knows this command")
     return served

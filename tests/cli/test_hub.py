@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from spd_deploy.cli.inputs.latency_model import latency_weights
-from spd_deploy.domain.errors import Unavailable
-from spd_deploy.hub import answers, snapshot
+from spd_deploy.hub import answers
 from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
 
@@ -42,11 +40,3 @@ def test_a_hub_that_is_silent_is_one_line(
     (line,) = [line for line in told.splitlines() if line.startswith("spd: ")]
     assert "some/bert is not a folder here, and the Hugging Face hub does not answer; got" in line
     assert not (tmp_path / "out").exists()
-
-
-def test_a_latency_table_asks_the_hub_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent hub ends it as it ends a training, without the client's retries."""
-    monkeypatch.setattr(snapshot, "silence_of_hub", lambda: "no answer")
-
-    with pytest.raises(Unavailable, match="some/bert is not a folder here, and the Hugging Face"):
-        latency_weights("some/bert")

@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from spd_deploy.hub import snapshot
+
 TOKEN = "hf_test"
 # Files of these kinds are pushed by Git LFS, as .gitattributes of the hub says.
 _LARGE = (".safetensors", ".onnx", ".bin")
@@ -96,7 +98,7 @@ def use_hub(patch: pytest.MonkeyPatch, url: str, cache: Path, token: str | None 
     patch.setattr(constants, "HF_STORED_TOKENS_PATH", str(cache / "tokens"))
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    patch.setenv("XDG_CACHE_HOME", str(cache / "xdg"))
+    patch.setattr(snapshot, "cache_folder", lambda: cache / "spd")
     patch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     if token is None:
         patch.delenv("HF_TOKEN", raising=False)
@@ -177,7 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found := self._found(name, revision or "main"):
             sha, files = found
             siblings = [{"rfilename": path} for path in files]
-            self._answer(200, {"id": name, "sha": sha, "siblings": siblings})
+            private = self.server.repositories[name].private
+            info = {"id": name, "sha": sha, "siblings": siblings, "private": private}
+            self._answer(200, info)
 
     def _tree(self, body: bytes, name: str, revision: str) -> None:
         if found := self._found(name, revision):
@@ -202,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = json.loads(body)
         name = f"{wanted['organization'] or 'someone'}/{wanted['name']}"
         if name in self.server.repositories:
-            self._answer(409, {"error": "You already created this model repo"})
+            known = {"error": "You already created this repo", "url": f"{self.server.url}/{name}"}
+            self._answer(409, known)
             return
         private = wanted.get("visibility") == "private" or wanted.get("private") is True
         repository = self.server.repositories[name] = Repository(private=private)

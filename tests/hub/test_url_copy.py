@@ -24,6 +24,8 @@ from spd_deploy.domain.errors import (
     SpdError,
     Unavailable,
 )
+from spd_deploy.hub import url_copy
+from spd_deploy.hub.cache import new_folder
 from spd_deploy.hub.fetch import fetch_model
 
 
@@ -31,8 +33,8 @@ from spd_deploy.hub.fetch import fetch_model
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, and a memory without files."""
     fsspec.filesystem("memory").store.clear()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "spd" / "copies"
+    monkeypatch.setattr(url_copy, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "copies"
 
 
 def put(folder: Path, url: str) -> str:
@@ -152,6 +154,16 @@ def test_a_damaged_artefact_leaves_no_copy(
 
     assert reason in str(refused.value)
     assert not list(cache.rglob("config.json"))
+
+
+def test_a_copy_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    """Its files may be in use, so they are not replaced by equal ones."""
+    with new_folder(tmp_path / "m") as draft:
+        (draft / "late").touch()
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "first").touch()
+
+    assert [file.name for file in tmp_path.rglob("*")] == ["m", "first"]
 
 
 def test_names_of_files_stay_in_the_folder(artefact: Artefact) -> None:

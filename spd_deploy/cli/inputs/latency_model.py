@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from spd_deploy.domain.artefact import is_artefact, open_artefact
 from spd_deploy.domain.named_encoders import NAMED_ENCODERS
-from spd_deploy.hub.fetch import fetch_model
 
 if TYPE_CHECKING:
     from exporters.classifier_weights import ClassifierWeights
@@ -18,8 +17,8 @@ def latency_weights(model: str) -> "ClassifierWeights":
     """Drawn weights of a model's sizes, without its own weights being read.
 
     Args:
-        model: the name of a size, the folder of a model or an artefact, or a name on the hub. The
-            model may be an encoder without a classifier.
+        model: the name of a size, or the folder of a model or an artefact. The model may be an
+            encoder without a classifier.
 
     Raises:
         BadModel: there is no such model, or spd does not support it.
@@ -32,7 +31,7 @@ def latency_weights(model: str) -> "ClassifierWeights":
         return drawn_weights(NAMED_ENCODERS[model], {}, outputs=_OUTPUTS, tables={})
     if is_artefact(Path(model)):
         return dense_baseline_weights(open_artefact(Path(model)))
-    config = model_config(str(fetch_model(model, names="any").folder))
+    config = model_config(model)
     return drawn_weights(
         encoder_from_config(config),
         config.to_dict(),
