@@ -70,4 +70,4 @@ def balanced_weights(task: Task, labels: Sequence[Label]) -> tuple[float, ...]:
     others_C = len(rows) - with_C if task.is_multi_label else np.full(count, len(rows) / count)
     usable_C = (with_C > 0) & (others_C > 0)
     weight_C = np.where(usable_C, others_C, 1.0) / np.where(usable_C, with_C, 1.0)
-    return tuple(round(float(weight), 6) for weight in weight_C)
+    return tuple(float(f"{weight:.6g}") for weight in weight_C)
