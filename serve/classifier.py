@@ -118,9 +118,11 @@ class Classifier:
         Raises:
             BadSetting: the server's window stride is not smaller than the model's windows.
         """
-        self._reader = served.tokenizer.in_windows(
-            windows_of(settings, AS_SERVED), pairs=served.takes != "single"
-        )
+        pairs = served.takes != "single"
+        self._reader = served.tokenizer.in_windows(windows_of(settings, AS_SERVED), pairs=pairs)
+        if settings.window_stride is not None:  # a request may ask for windows with it
+            windows = windows_of(settings, AskedWindows(long_texts="windows"))
+            served.tokenizer.in_windows(windows, pairs=pairs)
         self.served = served
         self.in_use = 0  # requests that this version still has to answer
         self.after_answer: AfterAnswer | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.long_texts import MAX_WINDOWS, LongTexts, TextWindows, WindowPooling
+from spd_deploy.domain.long_texts import MAX_WINDOWS, LongTexts, WindowPooling
 
 # Requests of so many inputs as are allowed must fit, whatever the limit on keys says.
 _NODES_PER_INPUT = 8
@@ -110,21 +110,18 @@ class ServeSettings:
     model_control: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a limit of zero or less."""
+        """Refuse a limit of zero or less, a negative stride, and an unknown word."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in _WORDS:
-                if value not in _WORDS[field.name]:
-                    raise BadSetting(
-                        f"{field.name} must be {' or '.join(_WORDS[field.name])}",
-                        got=value,
-                        fix="leave it out for the default",
-                    )
-            elif field.name == "window_stride":
-                TextWindows(stride=value)
-            elif not (isinstance(value, bool) or value > 0):
+            name, value = field.name, getattr(self, field.name)
+            if name in _WORDS:
+                allowed, must = value in _WORDS[name], f"be {' or '.join(_WORDS[name])}"
+            elif name == "window_stride":
+                allowed, must = value is None or value >= 0, "be 0 or more"
+            else:
+                allowed, must = isinstance(value, bool) or value > 0, "be positive"
+            if not allowed:
                 raise BadSetting(
-                    f"{field.name} must be positive", got=value, fix="leave it out for the default"
+                    f"{name} must {must}", got=value, fix="leave it out for the default"
                 )
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from serve.batching import BatchResult
+from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, validated, whole
 from serve.settings import ServeSettings
 from spd_deploy.domain.errors import BadSetting, MalformedRequest, TextTooLong
@@ -42,6 +43,19 @@ class _Fields(Protocol):
     long_texts: Any
     window_stride: Any
     window_pooling: Any
+
+
+def describe_windows(schema: dict[str, Any], spec: InputSpec) -> None:
+    """Narrow the schema of an object with the three fields to what the server takes."""
+    fields = schema["properties"]
+    stride = fields["window_stride"]["anyOf"][0]
+    stride["maximum"] = spec.largest_stride
+    windows = {"const": "windows"} if spec.long_texts == "cut" else {"enum": ["windows", None]}
+    in_windows: dict[str, Any] = {"properties": {"long_texts": windows}}
+    if spec.long_texts == "cut":
+        in_windows["required"] = ["long_texts"]
+    none = {"type": "null"}
+    schema["anyOf"] = [in_windows, {"properties": {"window_stride": none, "window_pooling": none}}]
 
 
 class LongTextParameters(Strict):

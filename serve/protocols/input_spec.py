@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 # A text that holds more than white space, in the regular expressions of JSON Schema.
 _NOT_BLANK = r"\S"
@@ -29,6 +29,8 @@ class InputSpec:
         largest_id: the largest token id.
         example_ids: the token ids of the example.
         drops_unseen: whether the tokenizer drops control characters and zero-width marks.
+        largest_stride: tokens that two windows of a text may share at most.
+        long_texts: what becomes of long texts where a request does not say it.
     """
 
     takes: str
@@ -41,6 +43,8 @@ class InputSpec:
     largest_id: int = 1
     example_ids: tuple[int, ...] = (0, 1)
     drops_unseen: bool = False
+    largest_stride: int = 0
+    long_texts: Literal["cut", "windows"] = "cut"
 
     @property
     def text(self) -> dict[str, Any]:
@@ -89,6 +93,7 @@ def spec_of_all(specs: Sequence[InputSpec]) -> InputSpec:
         reranks=any(spec.reranks for spec in specs),
         max_tokens=min(spec.max_tokens for spec in specs),
         largest_id=min(spec.largest_id for spec in specs),
+        largest_stride=min(spec.largest_stride for spec in specs),
         drops_unseen=any(spec.drops_unseen for spec in specs),
     )
 

@@ -20,7 +20,13 @@ from serve.http_errors import BAD_REQUEST, ErrorFormat
 from serve.protocol import LOOKING_UP, OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, field_of, refuse_count, validated
-from serve.text_windows import AskedWindows, LongTextsField, PoolingField, StrideField
+from serve.text_windows import (
+    AskedWindows,
+    LongTextsField,
+    PoolingField,
+    StrideField,
+    describe_windows,
+)
 from serve.texts import Text
 from spd_deploy.domain.errors import MalformedRequest
 
@@ -127,6 +133,7 @@ class KServe(HttpProtocol):
             "minItems": 1,
             "maxItems": spec.max_inputs,
         }
+        describe_windows(schemas["Parameters"], spec)
         one = spec.example[0] if len(spec.example) == 1 else list(spec.example)
         whole["examples"] = [{"instances": [one]}]
 

@@ -23,7 +23,13 @@ from serve.protocol import OF_A_NAMED_MODEL, Endpoint, HttpProtocol
 from serve.protocols.input_spec import InputSpec
 from serve.protocols.vllm.vllm import Vllm
 from serve.request_body import Strict, field_of, refuse_count, validated, whole
-from serve.text_windows import AskedWindows, LongTextsField, PoolingField, StrideField
+from serve.text_windows import (
+    AskedWindows,
+    LongTextsField,
+    PoolingField,
+    StrideField,
+    describe_windows,
+)
 from serve.texts import Text
 
 
@@ -163,6 +169,7 @@ class Native(HttpProtocol):
                 fields["text_pair"]["anyOf"][0] |= spec.text
         whole["properties"]["inputs"]["maxItems"] = spec.max_inputs
         whole["properties"]["model"] |= {"anyOf": [{"enum": [*spec.models, None]}]}
+        describe_windows(whole, spec)
         whole["examples"] = [example(spec)]
 
 

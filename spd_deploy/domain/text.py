@@ -178,10 +178,14 @@ class Tokenizer:
         found = copy(self)
         found.windows = None
         if windows is not None:
-            room = self.max_tokens - len(self._whole.encode("", "" if pairs else None).ids)
-            room = room // 2 if pairs else room
+            room = self.window_room(pairs=pairs)
             found.windows = with_stride(windows, max_tokens=self.max_tokens, room=room)
         return found
+
+    def window_room(self, *, pairs: bool) -> int:
+        """How many tokens of a text a window has at least; of a pair half of the room."""
+        room = self.max_tokens - len(self._whole.encode("", "" if pairs else None).ids)
+        return room // 2 if pairs else room
 
     def encode(self, text: str, pair: str | None = None, *, side: Side | None = None) -> Tokens:
         """Token ids of one text or pair, cut to ``max_tokens``, or in windows of so many.

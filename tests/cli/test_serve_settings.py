@@ -50,6 +50,12 @@ def others(field: Limit) -> Iterator[Any]:
             yield from (not field.default, field.default, not field.default)
         case int() | float():
             yield from (field.default + 1, field.default + 2, field.default + 3)
+        case "cut":
+            yield from ("windows", "cut", "windows")
+        case "mean":
+            yield from ("max", "mean", "max")
+        case None:
+            yield from (0, 1, 2)
         case _:
             yield from (("a.example",), ("b.example",), ("c.example",))
 
@@ -61,6 +67,8 @@ def spelled(value: Any) -> str:
 
 def as_toml(value: Any) -> str:
     """A value as TOML spells it."""
+    if isinstance(value, str):
+        return f'"{value}"'
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else (
         str(list(value)) if isinstance(value, tuple) else str(value)
     )  # fmt: skip
@@ -86,7 +94,9 @@ def test_a_limit_stands_in_the_help(field: Limit) -> None:
 
     described = described_settings()[field.name]
     told, _, rest = line.partition(f" [env var: {variable_of(field)}")
-    assert told.endswith(described[1:]) and " --" not in told.removeprefix("/ --no-")
+    assert told.removesuffix(" Default: none.").endswith(
+        described[1:]
+    ) and " --" not in told.removeprefix("/ --no-")
     assert "efault: " in rest[:40] or "Default: none." in told
 
 

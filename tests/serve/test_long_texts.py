@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -239,12 +239,13 @@ def test_a_shadow_reads_as_the_request_asked(tmp_path: Path) -> None:
         assert counted(client, "score_distance_sum") == 0
 
 
+@pytest.mark.parametrize("kind", ["cut", "windows"])
 def test_a_server_whose_stride_fits_no_window_does_not_open(
-    tmp_path: Path, session: FakeSession
+    tmp_path: Path, session: FakeSession, kind: Literal["cut", "windows"]
 ) -> None:
     """The model is refused with the largest stride, and its session is closed."""
     served = fake_served(tmp_path, session)
-    settings = ServeSettings(long_texts="windows", window_stride=31)
+    settings = ServeSettings(long_texts=kind, window_stride=31)
 
     with pytest.raises(BadSetting, match="give a stride of 29 or less"):
         Classifier(served, settings, Metrics())
