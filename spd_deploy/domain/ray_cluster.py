@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from spd_deploy.domain.cores import default_threads
@@ -34,6 +35,10 @@ _FIX = (
     f"correct the address (HOST:PORT of `ray start --head`, or {AUTO}), or leave it out to start \
 Ray here"
 )
+
+# Ray sends its token to a cluster on this machine by itself, and to an address only if asked to.
+_CONNECT_FIX = "make this machine a node of the cluster (`ray start --address`) with the same \
+versions of Ray and Python; where it was started with a token, set RAY_AUTH_MODE=token"
 
 
 @contextlib.contextmanager
@@ -89,13 +94,23 @@ def _tried(address: str) -> str:
     """
     if address == AUTO:
         address = os.environ.get("RAY_ADDRESS", "") or AUTO
-    if address in (LOCAL, AUTO):
+    known = _started_here() if address == AUTO else address
+    if address == LOCAL or known is None:
         return address
-    host, _, port = address.rpartition(":")
+    host, _, port = known.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and "/" not in host):
-        raise BadSetting("no address of a Ray cluster", got=address, fix=_FIX)
+        raise BadSetting("no address of a Ray cluster", got=known, fix=_FIX)
     _reach(host.strip("[]"), int(port))
     return address
+
+
+def _started_here() -> str | None:
+    """The cluster of the last ``ray start`` on this machine, which may be gone."""
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return (Path(temporary) / "ray" / "ray_current_cluster").read_text("ascii").strip()
+    except (OSError, UnicodeError):
+        return None
 
 
 def _reach(host: str, port: int) -> None:
@@ -144,11 +159,8 @@ def _connect(ray: ModuleType, address: str) -> None:
                 raise Unavailable(
                     "Ray did not start", got=reason, fix="look into /tmp/ray/session_latest/logs"
                 ) from err
-            fix = f"{_FIX}; this machine must be a node of the cluster (`ray start --address`), "
             raise Unavailable(
-                f"could not connect to the Ray cluster {address}",
-                got=reason,
-                fix=f"{fix}with the same versions of Ray and Python",
+                f"could not connect to the Ray cluster {address}", got=reason, fix=_CONNECT_FIX
             ) from err
 
 

@@ -159,10 +159,7 @@ class RaySession(Closing):
             yield self._first_of(running, tell)
 
     def close(self) -> None:
-        """End the actors; a cluster that was there before goes on."""
-        for actor in (*self._opening.values(), *self._ready):
-            with contextlib.suppress(Exception):
-                self._ray.kill(actor)
+        """Let go of the actors, which Ray ends then; a cluster that was there before goes on."""
         self._opening, self._ready = {}, []
 
     def _take_opened(self, timeout_s: float) -> None:
@@ -275,8 +272,10 @@ def model_on_ray(
             num_cpus=cores, num_gpus=gpus, max_restarts=_RESTARTS, max_task_retries=_RESTARTS
         )(ModelActor)
         own = None if gpus else cores
-        actors = [remote.remote(folder, choice, device, own) for _ in range(count)]
-        with RaySession(ray, actors) as session:
+        session = RaySession(
+            ray, [remote.remote(folder, choice, device, own) for _ in range(count)]
+        )
+        with session:
             session.wait_for_one(note)
             note(f"actors on Ray: {count}, each with {'a GPU' if gpus else f'CPUs: {cores}'}")
             yield OpenedModel(session=session, tokenizer=tokenizer, task=source.task, source=source)

@@ -4,6 +4,7 @@ import http.server
 import socket
 import threading
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,22 @@ def test_an_address_where_nobody_answers_is_refused() -> None:
     assert isinstance(refused, Unavailable)
     assert f"nobody answers at 127.0.0.1:{port}; got " in str(refused)
     assert "leave it out" in refused.fix
+
+
+def test_a_cluster_of_this_machine_that_is_gone_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray leaves a note of its last start, and would wait minutes for who is there no more."""
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+
+        assert f"nobody answers at {address}" in str(refusal("auto"))
 
 
 def test_an_address_of_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

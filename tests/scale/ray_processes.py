@@ -2,20 +2,35 @@
 
 import contextlib
 import signal
+import time
 
 import psutil
 
+_FOUND_WITHIN_S = 20.0
+
 
 def kill_workers(name: str) -> None:
-    """SIGKILL for each process that runs such a task or holds such an actor.
+    """SIGKILL for each process that runs such a task or holds such an actor, at least one.
+
+    Ray writes the names into the command lines of its processes, which are empty for moments.
 
     Raises:
         AssertionError: there is none.
     """
-    found = 0
+    deadline = time.monotonic() + _FOUND_WITHIN_S
+    while not (found := _workers(name)):
+        assert time.monotonic() < deadline, f"no process runs {name}"
+        time.sleep(0.01)
+    for one in found:
+        with contextlib.suppress(psutil.Error):
+            one.send_signal(signal.SIGKILL)
+
+
+def _workers(name: str) -> list[psutil.Process]:
+    """The descendants of this process with such a command line."""
+    found = []
     for one in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if one.cmdline()[:1] == [f"ray::{name}"]:
-                one.send_signal(signal.SIGKILL)
-                found += 1
-    assert found, f"no process runs {name}"
+            if " ".join(one.cmdline()).startswith(f"ray::{name}"):
+                found.append(one)
+    return found

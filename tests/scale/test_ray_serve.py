@@ -25,6 +25,9 @@ from spd_deploy.scale.ray_replica import Replica
 from spd_deploy.scale.serve import DeploymentSettings, app
 from tests.tiny import tiny_checkpoint
 
+# Ray Serve 2.60 uses what Pydantic 2 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 TEXTS = {"inputs": [{"text": "a great film"}, {"text": "never dull"}]}
 REQUESTS: list[tuple[str, Any]] = [
     ("/v1/classify", TEXTS),
