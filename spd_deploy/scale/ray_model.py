@@ -19,7 +19,6 @@ import numpy as np
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import SpdError, Unavailable, first_line
-from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.ray_cluster import ray_cluster, whole_cluster, whole_machine
 from spd_deploy.domain.runtime_choice import Device, RuntimeChoice
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
@@ -72,10 +71,9 @@ class ModelActor:
             version=str(version_of(PACKAGE)),
         )
 
-    def logits(self, rows: Sequence[Tokens], long_texts: TextWindows | None) -> Logits:
+    def logits(self, rows: Sequence[Tokens]) -> Logits:
         """Logits ``[rows, C]`` in the order of ``rows``; those of a text's windows are pooled."""
-        opened = self._opened.reading(long_texts)
-        return logits_of(opened.session, opened.tokenizer, rows)
+        return logits_of(self._opened.session, self._opened.tokenizer, rows)
 
     def run(self, batch: Batch) -> Logits:
         """Logits ``[B, C]`` of one batch."""
@@ -133,7 +131,6 @@ class RaySession(Closing):
         windows: Iterator[Window],
         begin: Callable[[Window], None],
         tell: Callable[[int], None],
-        long_texts: TextWindows | None = None,
     ) -> Iterator[tuple[Window, Logits]]:
         """Each window with its logits, in order, while the actors run later ones.
 
@@ -141,7 +138,6 @@ class RaySession(Closing):
             windows: to answer.
             begin: is told of each window before an actor gets it.
             tell: gets the number of rows that are answered; 0 twice a second meanwhile.
-            long_texts: how texts are read in windows; None where they are cut.
 
         Raises:
             Unavailable: an actor failed on a window; it names the rows.
@@ -151,8 +147,7 @@ class RaySession(Closing):
             begin(window)
             self._take_opened(0)
             actor = self._least_busy(running)
-            logits = actor.logits.remote(list(window.tokens), long_texts)
-            running.append(_Running(window, actor, logits))
+            running.append(_Running(window, actor, actor.logits.remote(list(window.tokens))))
             while len(running) >= _WINDOWS_EACH * len(self._ready):
                 yield self._first_of(running, tell)
         while running:

@@ -61,8 +61,7 @@ def answered_by(
 
     session = opened.session
     if isinstance(session, RaySession):
-        long_texts = opened.tokenizer.windows
-        return lambda windows: session.answered(windows, begin, advance, long_texts)
+        return lambda windows: session.answered(windows, begin, advance)
 
     def one_by_one(windows: Iterator[Window]) -> Iterator[tuple[Window, Logits]]:
         """Each window in this process."""
