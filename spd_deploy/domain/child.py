@@ -4,9 +4,12 @@
 stand in for our package ``serve``. ``-P`` leaves the working folder out.
 """
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -28,3 +31,25 @@ def child_environment(**more: str) -> Mapping[str, str]:
         paths = [str(_ROOT), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     return environment
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM until the block ends.
+
+    Around the start of a child: between the start and the name for it, nobody could end it. Python
+    delivers signals to the main thread only; in another one nothing is put off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            os.kill(os.getpid(), number)

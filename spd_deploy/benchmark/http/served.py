@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from spd_deploy.domain.child import child_environment, python_module
+from spd_deploy.domain.child import child_environment, python_module, signals_held
 from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.scratch import scratch_folder
 
@@ -43,18 +43,20 @@ def serving(folder: Path, options: Sequence[str] = ()) -> Iterator[ServerProcess
     command = [*python_module("spd_deploy"), "serve", str(folder.resolve()), "--port", "0"]
     with scratch_folder("serve") as scratch:
         log = scratch / "log"  # a pipe that nobody reads would block the server when it is full
-        with log.open("wb") as written:
-            process = subprocess.Popen(
-                [*command, *options],
-                stdout=subprocess.DEVNULL,
-                stderr=written,
-                env=child_environment(),
-                start_new_session=True,  # Ctrl-C is for this process, which then stops the server
-            )
+        process = None
         try:
+            with log.open("wb") as written, signals_held():
+                process = subprocess.Popen(
+                    [*command, *options],
+                    stdout=subprocess.DEVNULL,
+                    stderr=written,
+                    env=child_environment(),
+                    start_new_session=True,  # Ctrl-C is for this process, which stops the server
+                )
             yield ServerProcess(process, _url_when_ready(process, log))
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
 
 
 def _url_when_ready(process: "subprocess.Popen[bytes]", log: Path) -> str:
