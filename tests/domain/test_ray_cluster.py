@@ -3,7 +3,6 @@
 import http.server
 import socket
 import threading
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -80,10 +79,6 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_an_old_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its version, and the command that installs a later one."""
     pytest.importorskip("ray")
-    found = metadata.version
-    monkeypatch.setattr(
-        "spd_deploy.domain.versions.version",
-        lambda name: "2.9.3" if name == "ray" else found(name),
-    )
+    monkeypatch.setattr(module, "version_of", {"ray": "2.9.3"}.get)
 
     assert "needs Ray 2.60 or later; got ray 2.9.3; pip install" in str(refusal("local"))
