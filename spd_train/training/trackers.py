@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import BadCheckpoint, Unavailable, first_line
 from spd_deploy.domain.files import read_json, write_json
-from spd_train.training.tracker_names import ALL, PROJECT
+from spd_deploy.domain.tracker_names import ALL, PROJECT
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker

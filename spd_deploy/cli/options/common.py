@@ -15,7 +15,7 @@ from spd_deploy.api.values import SIZE
 from spd_deploy.domain.ray_cluster import LOCAL
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import TASKS
-from spd_train.training.tracker_names import TRACKERS
+from spd_deploy.domain.tracker_names import TRACKERS
 
 # A function that becomes a command: what a decorator of options takes and returns.
 Command = TypeVar("Command", bound=Callable[..., Any])
