@@ -51,5 +51,5 @@ def signals_held() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came:
-            os.kill(os.getpid(), number)
+        for raised in came:
+            os.kill(os.getpid(), raised)
