@@ -11,7 +11,14 @@ from spd_deploy.api.display import Displayed, ResultTable, ResultView
 from spd_deploy.api.evaluation import AnsweredPart, agreed_task, answer_parts, refuse_unlabelled
 from spd_deploy.api.loading import load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import SCORE, read_flag, read_model, read_path, read_text
+from spd_deploy.api.values import (
+    SCORE,
+    read_flag,
+    read_model,
+    read_path,
+    read_text,
+    read_windows,
+)
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact, save_manifest
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.decision import Decision, Threshold
@@ -102,6 +109,10 @@ def calibrate(
     threshold_for: Sequence[str] = (),
     abstain_below: float | None = None,
     skip_broken_rows: bool = False,
+    long_texts: Literal["cut", "windows"] = "cut",
+    window_stride: int | None = None,
+    window_pooling: Literal["mean", "max"] | None = None,
+    max_windows: int | None = None,
     overwrite: bool = False,
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
@@ -120,6 +131,12 @@ def calibrate(
             ``*`` stands for every label. Earlier thresholds are replaced.
         abstain_below: the model gives no label where its best score is smaller.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
+        long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
+            logits are pooled; ``cut`` leaves out what is behind the model's longest input.
+        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            longest input.
+        window_pooling: ``mean``, the default, or ``max`` of the logits.
+        max_windows: windows of a text, by default 16; what is behind them is cut off.
         overwrite: replace what is in ``output``.
         runtime: as for ``load``.
         device: as for ``load``.
@@ -136,6 +153,7 @@ def calibrate(
     texts = [threshold_for] if isinstance(threshold_for, str) else list(threshold_for)
     goals = [ThresholdGoal.parse(read_text("threshold_for", text)) for text in texts]
     below = None if abstain_below is None else SCORE.read("abstain_below", abstain_below)
+    windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
     refuse_existing(target, overwrite=read_flag("overwrite", overwrite))
     if is_artefact(folder) and not goals and below is None:
         raise BadSetting(
@@ -151,7 +169,8 @@ def calibrate(
         agreed = agreed_task(model.task, name)
         _refuse_unfit(agreed, below)
         refuse_unlabelled(agreed, file)
-        encoder = EncodesOnce(model.tokenizer)
+        opened = model.opened().reading(windows)
+        encoder = EncodesOnce(opened.tokenizer)
         from spd_train.data.validation_rows import rows_to_calibrate
 
         rows = rows_to_calibrate(
@@ -162,10 +181,10 @@ def calibrate(
             note=recorder.note,
             open_tokenizer=lambda: encoder,
         )
-        fit = _answered(agreed, answer_parts(model.opened(), agreed, rows.fit, recorder, encoder))
+        fit = _answered(agreed, answer_parts(opened, agreed, rows.fit, recorder, encoder))
         measured = fit
         if rows.measured is not rows.fit:
-            parts = answer_parts(model.opened(), agreed, rows.measured, recorder, encoder)
+            parts = answer_parts(opened, agreed, rows.measured, recorder, encoder)
             measured = _answered(agreed, parts)
     fitted = _temperature(source, agreed, fit, recorder, needed=not goals and below is None)
     decision = Decision(

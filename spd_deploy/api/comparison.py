@@ -11,7 +11,7 @@ from spd_deploy.api.display import Displayed, ResultTable, ResultView, score
 from spd_deploy.api.evaluation import agreed_task, labelled_rows
 from spd_deploy.api.loading import Model, load
 from spd_deploy.api.notes import NoteRecorder
-from spd_deploy.api.values import WholeNumber, read_path, read_text
+from spd_deploy.api.values import WholeNumber, read_path, read_text, read_windows
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from spd_deploy.domain.paired_answers import AnswerComparison, PairedAnswers, PartScores
     from spd_deploy.domain.text import Tokens
+    from spd_deploy.sessions.open import OpenedModel
     from spd_train.data.examples import Example
 
 _ROWS = WholeNumber(0, 10_000)
@@ -142,6 +143,10 @@ def compare(
     group_by: str | None = None,
     rows: int = 20,
     skip_broken_rows: bool = False,
+    long_texts: Literal["cut", "windows"] = "cut",
+    window_stride: int | None = None,
+    window_pooling: Literal["mean", "max"] | None = None,
+    max_windows: int | None = None,
     runtime: str = "auto",
     device: Literal["cpu", "cuda"] | None = None,
     threads: int | None = None,
@@ -158,6 +163,12 @@ def compare(
         group_by: a column of the data, such as a source or genre. Its values are compared apart.
         rows: how many of the rows that differ most are listed.
         skip_broken_rows: leave broken rows out instead of stopping at the first.
+        long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
+            logits are pooled; ``cut`` leaves out what is behind the model's longest input.
+        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            longest input.
+        window_pooling: ``mean``, the default, or ``max`` of the logits.
+        max_windows: windows of a text, by default 16; what is behind them is cut off.
         runtime: as for ``load``.
         device: as for ``load``.
         threads: as for ``load``.
@@ -176,13 +187,15 @@ def compare(
     file = None if data is None else read_path("data", data)
     group = None if group_by is None else read_text("group_by", group_by)
     shown = _ROWS.read("rows", rows)
+    windows = read_windows(long_texts, window_stride, window_pooling, max_windows)
     if split == "test":
         raise BadData("the test split has no labels", fix="name a file that has labels with --data")
     recorder = NoteRecorder(progress)
     options: dict[str, Any] = {"runtime": runtime, "device": device, "threads": threads}
     with load(sparse, **options) as model:
         agreed = agreed_task(model.task, name)
-        encoder = EncodesOnce(model.tokenizer)
+        opened = model.opened().reading(windows)
+        encoder = EncodesOnce(opened.tokenizer)
         scored = labelled_rows(
             agreed,
             file,
@@ -194,12 +207,13 @@ def compare(
         )
         examples = [example for part in scored.parts.values() for example in part]
         encoded = [encoder.encode(e.text, e.pair) for e in examples]
-        sparse_BC = _logits(model, encoded, "sparse", recorder)
+        sparse_BC = _logits(opened, encoded, "sparse", recorder)
         sparse_path = model.path
     with load(dense, **options) as model:
         _refuse_other_task(model, agreed)
-        own = [model.tokenizer.encode(e.text, e.pair) for e in examples]
-        dense_BC = _logits(model, own, "dense", recorder)
+        opened = model.opened().reading(windows)
+        own = [opened.tokenizer.encode(e.text, e.pair) for e in examples]
+        dense_BC = _logits(opened, own, "dense", recorder)
         dense_path = model.path
     answers = PairedAnswers(
         task=agreed,
@@ -237,12 +251,11 @@ def _refuse_other_task(model: Model, task: Task) -> None:
 
 
 def _logits(
-    model: Model, rows: "Sequence[Tokens]", name: str, progress: Progress
+    opened: "OpenedModel", rows: "Sequence[Tokens]", name: str, progress: Progress
 ) -> "NDArray[np.float64]":
     """Logits ``[rows, C]`` of a model."""
     from spd_deploy.sessions.offline import logits_of
 
-    opened = model.opened()
     runtime = opened.session.description.runtime
     with progress.stage(f"run {name} in {runtime}", len(rows)) as advance:
         return logits_of(opened.session, opened.tokenizer, rows, advance).astype("float64")

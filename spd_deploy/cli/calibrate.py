@@ -14,6 +14,7 @@ from spd_deploy.cli.options.common import (
     runtime_option,
     skip_broken_rows_option,
 )
+from spd_deploy.cli.options.long_text_options import long_text_options
 from spd_deploy.cli.output.console import TerminalProgress, show_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ Examples:
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is in --output.")
 @skip_broken_rows_option
+@long_text_options
 @runtime_option
 @device_option
 @THREADS
@@ -79,6 +81,10 @@ def calibrate(
     output: Path,
     overwrite: bool,
     skip_broken_rows: bool,
+    long_texts: str,
+    window_stride: int | None,
+    window_pooling: str | None,
+    max_windows: int | None,
     runtime: str,
     device: "Device | None",
     threads: int | None,
@@ -98,6 +104,10 @@ def calibrate(
         threshold_for=threshold_for,
         abstain_below=abstain_below,
         skip_broken_rows=skip_broken_rows,
+        long_texts=long_texts,  # type: ignore[arg-type]
+        window_stride=window_stride,
+        window_pooling=window_pooling,  # type: ignore[arg-type]
+        max_windows=max_windows,
         overwrite=overwrite,
         runtime=runtime,
         device=device,

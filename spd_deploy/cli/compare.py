@@ -14,6 +14,7 @@ from spd_deploy.cli.options.common import (
     runtime_option,
     skip_broken_rows_option,
 )
+from spd_deploy.cli.options.long_text_options import long_text_options
 from spd_deploy.cli.output.console import TerminalProgress, show_json, show_table
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ Examples:
     help="How many of the rows that differ most are listed, with the start of their texts.",
 )
 @skip_broken_rows_option
+@long_text_options
 @runtime_option
 @device_option
 @THREADS
@@ -75,6 +77,10 @@ def compare(
     group_by: str | None,
     rows: int,
     skip_broken_rows: bool,
+    long_texts: str,
+    window_stride: int | None,
+    window_pooling: str | None,
+    max_windows: int | None,
     runtime: str,
     device: "Device | None",
     threads: int | None,
@@ -94,6 +100,10 @@ def compare(
         group_by=group_by,
         rows=rows,
         skip_broken_rows=skip_broken_rows,
+        long_texts=long_texts,  # type: ignore[arg-type]
+        window_stride=window_stride,
+        window_pooling=window_pooling,  # type: ignore[arg-type]
+        max_windows=max_windows,
         runtime=runtime,
         device=device,
         threads=threads,

@@ -162,6 +162,31 @@ def test_an_evaluation_scores_pooled_answers(
     assert any("2 of 4 (50.0 %) are read in windows" in note for note in found.notes)
 
 
+def test_comparison_and_calibration_score_pooled_answers(
+    artefacts: dict[str, Path], dense_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Both see the accuracy and calibration that an evaluation of the same windows finds."""
+    texts = [" ".join(WORD[i * k % len(WORD)] for k in range(1, 90)) for i in range(1, 61)]
+    lines = [f"{text}\t{i // 2 % 2}" for i, text in enumerate(texts)]
+    (tmp_path / "dev.tsv").write_text("\n".join(["sentence\tlabel", *lines, ""]))
+    options: Any = {"data": tmp_path, "long_texts": "windows", "window_stride": 3, "threads": 1}
+    path = dense_checkpoint.folder
+    expected = spd.evaluate(path, **options)
+
+    compared = spd.compare(path, artefacts["single"], **options).answers
+    to = tmp_path / "to"
+    calibrated = spd.calibrate(path, output=to, threshold_for="*:f1", **options).calibration
+
+    cut = spd.evaluate(path, data=tmp_path, threads=1)
+    assert expected.calibration is not None
+    assert cut.calibration is not None
+    assert expected.calibration.brier != pytest.approx(cut.calibration.brier, abs=1e-7)
+    assert compared.calibration is not None
+    for found in (*compared.calibration, calibrated.before):
+        assert found.brier == pytest.approx(expected.calibration.brier, abs=1e-6)
+    assert compared.dense["accuracy"] == expected.scores["accuracy"]
+
+
 def test_windows_that_do_not_go_together_are_refused(single: spd.Model) -> None:
     """A stride as long as a window, an option of windows where texts are cut, an unknown word."""
     with pytest.raises(BadSetting, match="give a stride of 29 or less"):
