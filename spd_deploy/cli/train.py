@@ -37,6 +37,7 @@ from spd_deploy.cli.options.recipe_options import (
 from spd_deploy.cli.options.sections import Sectioned
 from spd_deploy.cli.options.speed_options import (
     latency_table_for,
+    reachable_speedups,
     refuse_without_speed,
     speed_options,
     speedups_of,
@@ -272,7 +273,7 @@ def _train(
         config = replace(config, should_stop=should_stop)
         if options["seeds"] is not None:
             return _train_seeds(config, options["seeds"], progress)
-        if speedups := speedups_of(options):
+        if speedups := reachable_speedups(options, config.latency, progress.note):
             return _train_family(config, speedups, config.latency, options, progress)
         return run(config, progress)
 

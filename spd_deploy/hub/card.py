@@ -16,6 +16,7 @@ from spd_deploy.hub.model_files import PICTURE_FILES
 
 Row = Sequence[str]
 _NOT_RECORDED = "not recorded"
+_NO_INTERVAL = "-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,9 @@ def _summary(facts: ModelFacts) -> str:
     task = facts.task
     reads = "pairs of texts" if task.has_pair else "texts"
     match task.problem_type:
+        case ProblemType.REGRESSION if task.ordinal:
+            names = ", ".join(f"`{label}`" for label in task.ordinal)
+            answers = f"a number, and the nearest of the labels {names}, which have this order"
         case ProblemType.REGRESSION:
             answers = "a number"
         case ProblemType.MULTI_LABEL:
@@ -198,10 +202,11 @@ def _accuracy(facts: ModelFacts) -> Iterator[str]:
     count = f", {facts.scored_rows} rows" if facts.scored_rows else ""
     yield f"Measured on {facts.split or 'rows of which no record is kept'}{count}."
     yield _table(("model", "metric", "score", "95 % interval"), rows)
-    yield (
-        "The intervals say what other rows of the same kind would give: Wilson's for accuracy, "
-        "Fisher's for Pearson's correlation. Another seed of the training may differ by more."
-    )
+    if any(interval != _NO_INTERVAL for *_, interval in rows):
+        yield (
+            "The intervals say what other rows of the same kind would give: Wilson's for accuracy, "
+            "Fisher's for Pearson's correlation. Another seed of the training may differ by more."
+        )
     if facts.seeds:
         yield "Mean over several seeds of the same training:"
         found = [
@@ -217,14 +222,14 @@ def _accuracy(facts: ModelFacts) -> Iterator[str]:
 def _interval(facts: ModelFacts, owner: str, metric: str, value: float | None) -> str:
     """The interval of a score; ``-`` where the records give none."""
     if value is None or not facts.scored_rows or owner not in ("dense", "sparse"):
-        return "-"
+        return _NO_INTERVAL
     found = interval_of(metric, value, facts.scored_rows)
-    return "-" if found is None else _ends(*found)
+    return _NO_INTERVAL if found is None else _ends(*found)
 
 
 def _ends(low: float | None, high: float | None) -> str:
     """Both ends of an interval."""
-    return "-" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+    return _NO_INTERVAL if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
 def _score(value: float | None) -> str:

@@ -23,6 +23,7 @@ Cell = str | tuple[str, ...] | Mapping[str, float]
 MAX_NAMED = 20
 # Probabilities that were rounded when they were written do not sum to exactly 1.
 _SUM_TOLERANCE = 0.0101
+_SOFT = 'write an object such as {"good": 0.9, "bad": 0.1}'
 _SEVERAL = "give each row one label, or train with --multi-label for several labels a row"
 
 
@@ -167,7 +168,24 @@ def _number(spelled: str) -> float | Fault:
 
 
 def _names(values: Sequence[object]) -> tuple[str, ...] | Fault:
-    """The labels of a list, each once."""
+    """The labels of a list, each once.
+
+    What a list may hold in their place is told apart: ones and zeros, probabilities, objects.
+    """
+    if any(isinstance(value, bool) for value in values) or _is_one_hot(values):
+        return Fault(
+            kind="ones and zeros in the place of labels",
+            got=json.dumps(values)[:80],
+            fix='write the names of the labels that are true, such as ["billing", "bug"]',
+        )
+    if any(isinstance(value, float) and not value.is_integer() for value in values) or any(
+        isinstance(value, dict) for value in values
+    ):
+        return Fault(
+            kind="a list of scores in the place of labels",
+            got=json.dumps(values, default=str)[:80],
+            fix=_SOFT,
+        )
     names = [_name(value) for value in values]
     if None in names or "" in names:
         return Fault(
@@ -176,6 +194,11 @@ def _names(values: Sequence[object]) -> tuple[str, ...] | Fault:
             fix="write texts or numbers in the list",
         )
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _is_one_hot(values: Sequence[object]) -> bool:
+    """Whether a list has nothing but 0 and 1, and one of them twice, which no labels have."""
+    return len(set(map(str, values))) < len(values) and all(value in (0, 1) for value in values)
 
 
 def _name(value: object) -> str | None:
@@ -194,7 +217,7 @@ def _probabilities(found: Mapping[object, object]) -> dict[str, float] | Fault:
         return Fault(
             kind="a probability of a label outside of 0 to 1" if wrong else "no label",
             got=str(wrong)[:80] if wrong else None,
-            fix='write an object such as {"good": 0.9, "bad": 0.1}',
+            fix=_SOFT,
         )
     return {name: float(str(value)) for name, value in given.items()}
 

@@ -105,6 +105,13 @@ def test_texts_that_do_not_part_are_refused(
         ((["a"], [["b"]]), "line 2: a list of labels with something else than a label in it"),
         ((["a"], ["b", None]), "line 2: a list of labels with something else"),
         ((["a", "b"], None), "line 2: no label"),
+        (
+            ([1, 0, 0], ["a"]),
+            "line 1: ones and zeros in the place of labels; got .* the names",
+        ),
+        (([True, False], ["a"]), "line 1: ones and zeros in the place of labels"),
+        (([0.9, 0.1], ["a"]), "line 1: a list of scores in the place of labels"),
+        (([{"label": "a", "score": 0.9}], ["a"]), "line 1: a list of scores .* an object such as"),
         (({"a": 0.5, "b": 1.5}, "a"), "line 1: a probability of a label outside of 0 to 1"),
         (({"a": 0.5, "b": "x"}, "a"), "line 1: a probability"),
         (({}, "a"), "line 1: no label"),

@@ -1,6 +1,7 @@
 """Options of ``spd train`` about rare labels, and the metric that chooses the best model."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,9 @@ def label_loss_of(
     wanted, gamma = options["class_weights"], options["focal_gamma"] or 0.0
     if task.is_regression and (wanted is not None or gamma):
         raise BadSetting(
-            "a regression has no labels to weigh",
+            "labels with an order are learned as a number, whose loss has no class weights"
+            if task.ordinal
+            else "a regression has no labels to weigh",
             got="--class-weights" if wanted is not None else "--focal-gamma",
             fix="leave it out",
         )
@@ -85,9 +88,10 @@ def label_loss_of(
                 fix=f"name one of {', '.join(task.labels[:20])}",
             )
         weights = tuple(given.get(label, 1.0) for label in task.labels)
-    shown = (f"{label} {weight:.3g}" for label, weight in zip(task.labels, weights, strict=True))
-    progress.note(f"class weights: {', '.join(list(shown)[:20])}")
-    return LabelLoss(weights=weights, focal_gamma=gamma)
+    shown = [f"{label} {weight:.3g}" for label, weight in zip(task.labels, weights, strict=True)]
+    loss = LabelLoss(weights=weights, focal_gamma=gamma)
+    progress.note(f"class weights: {', '.join(shown[:20])}")
+    return loss
 
 
 def weights_in(text: str) -> dict[str, float]:
@@ -106,7 +110,14 @@ def weights_in(text: str) -> dict[str, float]:
             got=json.dumps(found, default=str)[:120],
             fix=_FORMS,
         )
-    return {str(label): float(weight) for label, weight in found.items()}
+    weights = {str(label): float(weight) for label, weight in found.items()}
+    if wrong := [label for label, weight in weights.items() if not 0 < weight < math.inf]:
+        raise BadSetting(
+            "a class weight must be above 0",
+            got=f"{wrong[0][:80]}={weights[wrong[0]]:g}",
+            fix="use a small one, such as 0.1, for a label that should hardly count",
+        )
+    return weights
 
 
 def _weight_in(part: str) -> tuple[str, float]:

@@ -170,6 +170,33 @@ def speedups_of(options: Mapping[str, Any]) -> tuple[float, ...] | None:
     return LADDER if found is None and options["max_drop"] is not None else found
 
 
+def reachable_speedups(
+    options: Mapping[str, Any], table: "LatencyTable | None", note: Callable[[str], None]
+) -> tuple[float, ...] | None:
+    """The speed-ups to train for, refused before the first is trained if one cannot be reached.
+
+    Those that ``--max-drop`` tries by itself are left out instead.
+
+    Raises:
+        BadSetting: no structures reach one.
+    """
+    from spd_train.pruning.structured.plan import refuse_unreachable
+
+    wanted = speedups_of(options)
+    if wanted is None or table is None:
+        return wanted
+    if options["speedups"] is None:
+        fastest = table.fastest_speedup
+        found = tuple(factor for factor in wanted if factor < fastest) or wanted[:1]
+        if left_out := wanted[len(found) :]:
+            spelled = ", ".join(f"{factor:g}" for factor in left_out)
+            note(f"not tried: {spelled}; a model without heads and neurons is {fastest:.1f}x")
+        wanted = found
+    for factor in wanted:
+        refuse_unreachable(table, factor)
+    return wanted
+
+
 def speed_plan(options: Mapping[str, Any], table: "LatencyTable | None") -> "LatencyPlan":
     """What to measure speed-ups at and in: as the options say, else as the latency table was.
 
