@@ -82,10 +82,14 @@ class ModelActor:
 
 @dataclass(slots=True)
 class _Running:
-    """A window that an actor has, and Ray's reference to its logits."""
+    """A window that an actor has, and Ray's reference to its logits.
+
+    The actor is a number and no handle: Ray ends an actor when its last handle is gone, and the
+    traceback of an error keeps what is here.
+    """
 
     window: Window
-    actor: Any
+    actor: int
     logits: Any
 
 
@@ -147,7 +151,8 @@ class RaySession(Closing):
             begin(window)
             self._take_opened(0)
             actor = self._least_busy(running)
-            running.append(_Running(window, actor, actor.logits.remote(list(window.tokens))))
+            logits = self._ready[actor].logits.remote(list(window.tokens))
+            running.append(_Running(window, actor, logits))
             while len(running) >= _WINDOWS_EACH * len(self._ready):
                 yield self._first_of(running, tell)
         while running:
@@ -163,9 +168,8 @@ class RaySession(Closing):
             return
         opened, _ = self._ray.wait(list(self._opening), timeout=timeout_s)
         for reference in opened:
-            actor = self._opening.pop(reference)
             self._refuse_other(self._got(reference, "the model did not open on Ray"))
-            self._ready.append(actor)
+            self._ready.append(self._opening.pop(reference))
 
     def _refuse_other(self, found: ActorModel | str) -> None:
         """Refuse an actor without the model, or with another one than the first has.
@@ -188,16 +192,16 @@ class RaySession(Closing):
                 fix="install the same on each; copy the model's folder to each",
             )
 
-    def _least_busy(self, running: Sequence[_Running]) -> Any:
-        """The actor with the fewest windows that it has not answered."""
+    def _least_busy(self, running: Sequence[_Running]) -> int:
+        """The number of the actor with the fewest windows that it has not answered."""
         busy = [one.logits for one in running]
         _, waiting = self._ray.wait(busy, num_returns=len(busy), timeout=0) if busy else ((), ())
         unanswered = set(waiting)
         load = [
-            sum(one.actor is actor and one.logits in unanswered for one in running)
-            for actor in self._ready
+            sum(one.actor == actor and one.logits in unanswered for one in running)
+            for actor in range(len(self._ready))
         ]
-        return self._ready[load.index(min(load))]
+        return load.index(min(load))
 
     def _first_of(
         self, running: "deque[_Running]", tell: Callable[[int], None]

@@ -3,10 +3,12 @@
 import contextlib
 import signal
 import time
+from types import ModuleType
 
 import psutil
 
 _FOUND_WITHIN_S = 20.0
+_FREE_WITHIN_S = 20.0
 
 
 def kill_workers(name: str) -> None:
@@ -24,6 +26,18 @@ def kill_workers(name: str) -> None:
     for one in found:
         with contextlib.suppress(psutil.Error):
             one.send_signal(signal.SIGKILL)
+
+
+def wait_until_free(ray: ModuleType) -> None:
+    """Wait until no task and no actor holds a core of the cluster.
+
+    Raises:
+        AssertionError: one is still held.
+    """
+    deadline = time.monotonic() + _FREE_WITHIN_S
+    while (free := ray.available_resources().get("CPU")) != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, f"free cores: {free}"
+        time.sleep(0.05)
 
 
 def _workers(name: str) -> list[psutil.Process]:

@@ -24,7 +24,7 @@ from spd_deploy.sessions.open import OpenedModel
 from spd_train.data.broken_rows import BrokenRows
 from spd_train.data.rows import DataRow
 from tests.scale.predictions import LIMITS, ROWS, WORDS, after, lines, predict
-from tests.scale.ray_processes import kill_workers
+from tests.scale.ray_processes import kill_workers, wait_until_free
 
 pytestmark = pytest.mark.usefixtures("started_ray")
 
@@ -83,8 +83,8 @@ def test_a_file_on_ray_is_that_of_one_machine(
     assert (tmp_path / "stopped.csv").read_bytes() == home
 
 
-def test_rows_that_fail_on_ray_are_named(artefact: Artefact) -> None:
-    """The error has the file, the first and the last line of the window, and the reason."""
+def test_rows_that_fail_on_ray_are_named(artefact: Artefact, started_ray: ModuleType) -> None:
+    """The error has the lines of the window and the reason; who keeps it keeps no actor."""
     rows = [DataRow(file=Path("in.jsonl"), line=line) for line in (41, 47)]
     unknown = Tokens(ids=(10**6,), types=(0,))
     window = Window(rows=rows, tokens=[unknown, unknown], read=47, broken=BrokenRows())
@@ -95,6 +95,7 @@ def test_rows_that_fail_on_ray_are_named(artefact: Artefact) -> None:
 
     assert failed.value.what == "in.jsonl, line 41 to 47: these rows failed"
     assert failed.value.got
+    wait_until_free(started_ray)
 
 
 def test_what_does_not_fit_into_ray_is_refused(artefact: Artefact, started_ray: ModuleType) -> None:

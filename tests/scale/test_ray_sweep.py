@@ -17,7 +17,7 @@ from spd_train.sweep.jobs import JobPaths
 from spd_train.sweep.ray_runs import RayRuns
 from spd_train.sweep.run_record import read_record
 from spd_train.sweep.run_sweep import SweepConfig, run_sweep, states_of
-from tests.scale.ray_processes import kill_workers
+from tests.scale.ray_processes import kill_workers, wait_until_free
 
 GRID = grid_from(
     {"model": "m", "tasks": ["mrpc"], "patterns": ["2:4"], "recipes": ["spd", "prune"],
@@ -58,6 +58,7 @@ def starts(output: Path) -> dict[str, list[bool]]:
 
 def test_a_sweep_on_ray_is_stopped_and_goes_on(started_ray: ModuleType, tmp_path: Path) -> None:
     """Runs save their state at one SIGTERM, are resumed, and what was finished is not run again."""
+    wait_until_free(started_ray)
     begun = [tmp_path / folder / "run.json" for folder in STUDENTS]
     sweep = sweep_of(
         started_ray, tmp_path, wait="runs/", stop=lambda: all(file.exists() for file in begun)
@@ -74,8 +75,7 @@ def test_a_sweep_on_ray_is_stopped_and_goes_on(started_ray: ModuleType, tmp_path
     assert starts(tmp_path) == {
         teacher.folder: [False], **{folder: [False, True] for folder in STUDENTS}
     }  # fmt: skip
-    record = read_record(JobPaths.of(tmp_path, teacher).record)
-    assert record.seconds and (record.peak_memory_bytes or 1e7) > 1e6
+    assert read_record(JobPaths.of(tmp_path, teacher).record).seconds
 
 
 class _Killer(Silent):

@@ -116,7 +116,7 @@ def test_a_sweep_runs_everything_once(tmp_path: Path) -> None:
         assert record.settings.items() >= asked.items()
         assert ("teacher.learning_rate" if whole else "student.mix_pairs") in record.settings
         assert record.seconds is not None and record.seconds > 0
-        assert record.peak_memory_bytes is None or record.peak_memory_bytes > 1e6
+        assert record.peak_memory_bytes is None or record.peak_memory_bytes > 0
 
 
 def test_a_finished_sweep_starts_nothing(tmp_path: Path) -> None:

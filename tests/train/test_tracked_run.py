@@ -1,6 +1,7 @@
 """A training of an encoder from the hub that a tracker follows: what is recorded, and where."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def test_a_training_records_the_commit_that_it_read(
 def test_a_resumed_run_continues_the_curve(tmp_path: Path) -> None:
     """Steps after the saved state are replaced, as in the log."""
     for first, value in ((0, 1.0), (3, 2.0)):
+        time.sleep(1.0 - time.time() % 1.0)  # TensorBoard orders its files by their whole second
         with tracking(
             ["tensorboard"], tmp_path, {"recipe": {"name": "spd"}}, on_cpu=True, note=pytest.fail
         ) as on_record:
