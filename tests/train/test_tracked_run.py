@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_a_training_records_the_commit_that_it_read(
 def test_a_resumed_run_continues_the_curve(tmp_path: Path) -> None:
     """Steps after the saved state are replaced, as in the log."""
     for first, value in ((0, 1.0), (3, 2.0)):
-        time.sleep(1.0 - time.time() % 1.0)  # TensorBoard orders its files by their whole second
+        # TensorBoard orders its files by their whole second.
+        time.sleep(1.0 - datetime.now(UTC).microsecond / 1e6)
         with tracking(
             ["tensorboard"], tmp_path, {"recipe": {"name": "spd"}}, on_cpu=True, note=pytest.fail
         ) as on_record:
