@@ -24,9 +24,12 @@ def model(artefact: Artefact) -> Model:
     return load(artefact.folder, threads=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def started_ray() -> Iterator[ModuleType]:
-    """A Ray of two cores on this machine, which the code under test uses as it is."""
+    """A Ray of two cores on this machine, which the code under test uses as it is.
+
+    It ends with the tests of this folder: its processes would take time from all others.
+    """
     with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
         warnings.simplefilter("ignore")  # Ray leaves its log files to the garbage collector
