@@ -11,7 +11,6 @@ turns. The report names the machine, and the work of other processes before and 
 
 import argparse
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from exporters.compare_models import ModelForm, compare_models
 from exporters.precision import CalibrationSet
 from spd_deploy.cli.inputs.calibration_set import calibration_set_of
+from spd_deploy.cli.options.export_options import MAX_DROP
 from spd_deploy.cli.output.console import TerminalProgress
 from spd_deploy.cli.train_family import dense_forms
 from spd_deploy.domain.checkpoint import Checkpoint
@@ -84,7 +84,9 @@ def main() -> None:
 
     def texts(checkpoint: Checkpoint) -> CalibrationSet:
         tokenizer = EncodesOnce(tokenizer_of(checkpoint))
-        return calibration_set_of(checkpoint, tokenizer, task, data, math.inf, Silent())
+        return calibration_set_of(
+            checkpoint, tokenizer, task, data, MAX_DROP, Silent(), refuses=False
+        )
 
     before = load_average()
     found = compare_models(

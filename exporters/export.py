@@ -1,6 +1,6 @@
 """Checkpoint to an artefact of ONNX graphs, for ONNX Runtime, OpenVINO and TensorRT."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,13 +9,14 @@ from typing import Self
 from exporters.artefact_folder import manifest_of, matrix_rows, refuse_unready
 from exporters.autotune.select import force_lowering
 from exporters.autotune.tuning import TUNING_FILE, Tuning
-from exporters.classifier_weights import ClassifierWeights, read_weights
+from exporters.classifier_weights import Array, ClassifierWeights, read_weights
 from exporters.formats import ONNX, DraftArtefact, ExportFormat
 from exporters.int8 import write_int8_graphs
 from exporters.lowering.candidates import LoweringName
 from exporters.lowering.choice import LoweringChoice
 from exporters.onnx.calibrate import calibrate_ranges
 from exporters.onnx.classifier_graph import ClassifierGraph
+from exporters.onnx.smoothing import smooth
 from exporters.onnx.storage import write_graphs
 from exporters.pipeline import run_export
 from exporters.precision import (
@@ -32,6 +33,7 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.temperature import TemperatureScaling
+from spd_deploy.domain.text import Batch
 from spd_deploy.domain.versions import versions_of
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.protocol import Session
@@ -105,6 +107,7 @@ class GraphExport:
     Attributes:
         choices: the lowering of each matrix, once chosen.
         ranges: the largest input of each matrix on the calibration texts; empty but in int8.
+        smoothing: what the columns of each matrix were multiplied by; empty where none were.
         word_embeddings: the precision that the word-embedding table is stored in, once written.
         scores: the task's scores in fp32 and int8, once measured; empty but in int8.
         calibration: how well the scores of int8 fit what is true, likewise.
@@ -116,6 +119,7 @@ class GraphExport:
     tuning: Tuning | None
     choices: Mapping[str, LoweringChoice] = field(default_factory=dict)
     ranges: Mapping[str, float] = field(default_factory=dict)
+    smoothing: Mapping[str, Array] = field(default_factory=dict)
     word_embeddings: Precision = Precision.FP32
     scores: Mapping[str, Scores] = field(default_factory=dict)
     calibration: Mapping[str, TemperatureScaling] = field(default_factory=dict)
@@ -141,35 +145,63 @@ class GraphExport:
         precision, calibration_set = self.request.precision, self.request.calibration_set
         stored = word_embedding_precision(precision, self.request.export_format.main_target)
         if precision is not Precision.INT8 or calibration_set is None:
-            write_graphs(folder, self.graphs(stored))
-            return replace(self, word_embeddings=stored)
-        ranges = calibrate_ranges(self.weights, self.choices, calibration_set.batches)
-        calibrated = replace(self, ranges=ranges)
+            steps = replace(self, word_embeddings=stored)
+            write_graphs(folder, steps.graphs())
+            return steps
         written = write_int8_graphs(
             folder,
-            calibrated.graphs,
-            (stored, Precision.FP32),
+            self.int8_forms(calibration_set.batches, stored),
             ClassifierGraph(self.weights, self.choices),
             calibration_set,
             progress,
         )
-        return replace(
-            calibrated,
-            word_embeddings=written.word_embeddings,
-            scores=written.scores,
-            calibration=written.calibration,
-        )
+        return replace(written.form, scores=written.scores, calibration=written.calibration)
 
-    def graphs(self, word_embeddings: Precision) -> dict[str, ClassifierGraph]:
-        """The graphs of the format by file name, with the word embeddings in a precision."""
+    def int8_forms(self, batches: Sequence[Batch], stored: Precision) -> Iterator[Self]:
+        """The forms of int8, the smallest and fastest first.
+
+        A larger word-embedding table takes no time; smoothing, with a range for each token where
+        the runtime quantises them, does.
+        """
+        for make in (self._calibrated, self._smoothed):
+            calibrated = make(batches)
+            for precision in (stored, Precision.FP32):
+                yield replace(calibrated, word_embeddings=precision)
+
+    def _calibrated(self, batches: Sequence[Batch]) -> Self:
+        """With the ranges of its inputs on the texts of ``batches``."""
+        ranges = calibrate_ranges(self.weights, self.choices, batches, self.smoothing)
+        return replace(self, ranges=ranges)
+
+    def _smoothed(self, batches: Sequence[Batch]) -> Self:
+        """With smoothed inputs, and their ranges."""
+        found = smooth(self.weights, self.choices, batches)
+        steps = replace(self, weights=found.weights, choices=found.choices, smoothing=found.factors)
+        return steps._calibrated(batches)
+
+    @property
+    def quantised(self) -> str:
+        """What is stored and rounded how, for the reader of a log."""
+        inputs = "smoothed inputs" if self.smoothing else "plain inputs"
+        return f"{inputs} and word embeddings in {self.word_embeddings}"
+
+    @property
+    def _by_token(self) -> bool:
+        """Whether a dynamic int8 graph has a range for each token."""
+        feature_major = any(choice.lowering.feature_major for choice in self.choices.values())
+        return bool(self.smoothing) and not feature_major
+
+    def graphs(self) -> dict[str, ClassifierGraph]:
+        """The graphs of the format by file name."""
         request = self.request
         return {
             name: ClassifierGraph(
                 self.weights,
                 self.choices,
                 target,
-                arithmetic_for(request.precision, target, self.ranges),
-                word_embeddings,
+                arithmetic_for(request.precision, target, self.ranges, by_token=self._by_token),
+                self.word_embeddings,
+                self.smoothing,
             )
             for name, target in request.export_format.targets.items()
         }

@@ -3,7 +3,8 @@
 bf16 is not one of them: OpenVINO rounds an fp32 artefact to bf16 itself (``sessions``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,7 +15,7 @@ from exporters.onnx.arithmetic.float16 import Float16
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.arithmetic.half import Half
 from exporters.onnx.arithmetic.half_int8 import HalfInt8
-from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8
+from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8, TokenInt8
 from exporters.onnx.graph import Target
 from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.text import Batch
@@ -69,6 +70,7 @@ class CalibrationSet:
         score: gives the task's metrics of a session, on other texts than ``batches``.
         metric: the metric that must be kept.
         max_drop: how much of the metric may be lost, in points of 100.
+        refuses: whether an export that loses more is refused; else the best there is is taken.
         split: the name of the data that ``score`` uses, for the manifest.
         calibration: how well the scores of a session fit what is true, on the same data; None where
             they are no probabilities of labels.
@@ -78,6 +80,7 @@ class CalibrationSet:
     score: Callable[[Session], Scores]
     metric: str
     max_drop: float
+    refuses: bool = True
     split: str = "dev"
     calibration: Callable[[Session], TemperatureScaling | None] = lambda _: None
 
@@ -93,16 +96,31 @@ class CalibrationSet:
         allowed = self.max_drop / 100 + _ROUNDING
         return score_after is not None and score_before - score_after <= allowed
 
+    def lowest(self, scores: Iterable[Scores]) -> float:
+        """The lowest value of the metric among several graphs; one that is undefined is lowest."""
+        return min(
+            -math.inf if (found := one.get(self.metric)) is None else found for one in scores
+        )
 
-def arithmetic_for(precision: Precision, target: Target, ranges: Mapping[str, float]) -> Arithmetic:
-    """The arithmetic of ``precision`` in a graph for ``target``, with int8 ranges by matrix."""
+
+def arithmetic_for(
+    precision: Precision, target: Target, ranges: Mapping[str, float], *, by_token: bool = False
+) -> Arithmetic:
+    """The arithmetic of ``precision`` in a graph for ``target``.
+
+    Args:
+        precision: precision of the products.
+        target: the runtime that the graph is made for.
+        ranges: the calibrated range of each matrix's input, for int8 graphs that are static.
+        by_token: a range for each token in int8 graphs that are dynamic and token-major.
+    """
     match precision:
         case Precision.FP32:
             return Float32()
         case Precision.FP16:
             return Half() if target is Target.TENSORRT else Float16()
         case Precision.INT8:
-            return _int8_for(target, ranges)
+            return _int8_for(target, ranges, by_token=by_token)
 
 
 def word_embedding_precision(precision: Precision, target: Target) -> Precision:
@@ -115,11 +133,11 @@ def word_embedding_precision(precision: Precision, target: Target) -> Precision:
     return Precision.FP16 if (precision, target) == _INT8_ENGINE else precision
 
 
-def _int8_for(target: Target, ranges: Mapping[str, float]) -> Arithmetic:
+def _int8_for(target: Target, ranges: Mapping[str, float], *, by_token: bool) -> Arithmetic:
     """The int8 arithmetic that the target has kernels for."""
     match target:
         case Target.ONNXRUNTIME:
-            return DynamicInt8()
+            return TokenInt8() if by_token else DynamicInt8()
         case Target.PORTABLE:
             return StaticInt8(ranges=ranges)
         case Target.TENSORRT:

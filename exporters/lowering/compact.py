@@ -5,7 +5,7 @@ the one that reads them. After: the matrix has only the rows and columns that re
 gathered. The residual stream keeps its width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -80,6 +80,10 @@ class Compact:
     ) -> Name:
         """The inner product, with the biases of the rows that remain."""
         return self.inner.on_features(g, arithmetic, x_BKS, bias_N[self.rows], residual)
+
+    def with_inputs_scaled(self, factor_K: Array) -> Self:
+        """The inner lowering with the columns that remain multiplied."""
+        return replace(self, inner=self.inner.with_inputs_scaled(factor_K))
 
     def restored(self, constants: Constants) -> Array:
         """The stored sub-matrix among zeros; only zeros where no row or column remains."""

@@ -85,6 +85,10 @@ class Dense:
         read = arithmetic.operand(g, x_BKS, self.matrix.name)
         return arithmetic.on_features(g, read, self._weight, bias_N, residual)
 
+    def with_inputs_scaled(self, factor_K: Array) -> Self:
+        """Each column times its factor."""
+        return replace(self, weight_NK=self.weight_NK * factor_K)
+
     def restored(self, constants: Constants) -> Array:
         """The stored weight; a packed one among zeros."""
         stored = restored(constants, self.matrix.name)

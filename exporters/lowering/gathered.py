@@ -95,6 +95,12 @@ class Gathered:
         weight = Weight(name=self.matrix.name, values_GRJ=self.values_GRJ)
         return arithmetic.on_features(g, replace(whole, values=read), weight, bias_N, residual)
 
+    def with_inputs_scaled(self, factor_K: Array) -> Self:
+        """The values of each group times the factors of the inputs that the group reads."""
+        factor_UC = factor_K.reshape(-1, self.block.columns)
+        factor_GJ = factor_UC[self.index_GU].reshape(len(self.index_GU), -1)
+        return replace(self, values_GRJ=self.values_GRJ * factor_GJ[:, None])
+
     def restored(self, constants: Constants) -> Array:
         """The values of each group at the blocks it reads, and zeros elsewhere."""
         G, R, J = self.values_GRJ.shape

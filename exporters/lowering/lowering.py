@@ -109,6 +109,10 @@ class Lowering(Protocol):
         """Add the product to ``g`` for an input ``[B, K, S]``; the result is ``[B, N, S]``."""
         ...
 
+    def with_inputs_scaled(self, factor_K: Array) -> "Lowering":
+        """The lowering of the weight whose columns, of the inputs that remain, are multiplied."""
+        ...
+
     def restored(self, constants: Constants) -> Array:
         """The ``[N, K]`` weight in fp32 that the stored constants stand for."""
         ...

@@ -1,129 +1,112 @@
 """Calibration of static int8 graphs: the range of each matrix's input, on texts of the task.
 
-The range is the 99.99th percentile of magnitudes in a batch, and of all batches the largest one.
-The few outliers of BERT's activations are clipped; else all other values would share a few int8
-steps (Bondarenko et al. 2021). The graph itself selects the magnitudes that the percentile is made
-of, since ONNX Runtime would hold the whole inputs of all matrices, gigabytes, until the run ends.
+A few tokens of an encoder have a few values that are hundreds of times larger than all others
+(Bondarenko et al. 2021). A range that holds them leaves the others few int8 steps; one that cuts
+them too far breaks those tokens. So the range is chosen of several percentiles of the magnitudes:
+the one whose rounding changes the products of the matrices least. The change is taken in each
+token's own measure and averaged over tokens, so that a token with huge values counts once.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from exporters.classifier_weights import ClassifierWeights
+from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.lowering.choice import LoweringChoice
-from exporters.onnx.arithmetic.arithmetic import Operand
-from exporters.onnx.arithmetic.float32 import Float32
-from exporters.onnx.classifier_graph import ClassifierGraph
-from exporters.onnx.graph import Graph, Name, Target
-from exporters.onnx.storage import write_graphs
-from spd_deploy.domain.errors import BadData
-from spd_deploy.domain.scratch import scratch_folder
+from exporters.onnx.graph import Name
+from exporters.onnx.observe import kept_columns, observed_inputs
 from spd_deploy.domain.text import Batch
-from spd_deploy.sessions.onnxruntime import OnnxSession
 
-_PERCENTILE = 99.99
-# One of this many magnitudes is above the percentile.
-_ABOVE = 10_000
+_PERCENTILES = (99.0, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 99.995, 99.998, 100.0)
+# Tokens that a range is chosen on; those of a whole batch would take gigabytes in a large model.
+_TOKENS = 512
 # The range of a matrix that reads only zeros, whose int8 step must not be zero.
 _MIN_RANGE = 1e-6
+_INT8_MAX = 127
 
 
 def calibrate_ranges(
-    weights: ClassifierWeights, choices: Mapping[str, LoweringChoice], batches: Sequence[Batch]
+    weights: ClassifierWeights,
+    choices: Mapping[str, LoweringChoice],
+    batches: Sequence[Batch],
+    smoothing: Mapping[str, Array] | None = None,
 ) -> dict[str, float]:
-    """The range of each matrix's input, by the matrix's name.
+    """The range of each matrix's input, by the matrix's name. Matrices of one input share it.
 
     Raises:
         BadData: there are no batches.
     """
-    if not batches:
-        raise BadData("no texts to calibrate int8 on", fix="name data that has texts: --data")
-    observer = _Observer()
-    graph = ClassifierGraph(weights, choices, Target.PORTABLE, observer)
-    with scratch_folder("calibrate") as scratch:
-        file = scratch / "observed.onnx"
-        write_graphs(scratch, {file.name: graph})
-        names = sorted(set(observer.inputs.values()))
-        _add_outputs(file, names)
-        with OnnxSession(file, precision="fp32") as session:
-            largest = _largest(session, names, batches)
-    return {matrix: max(largest[name], _MIN_RANGE) for matrix, name in observer.inputs.items()}
-
-
-class _Observer(Float32):
-    """fp32 arithmetic that notes the name of each matrix's input."""
-
-    packs = False
-
-    def __init__(self) -> None:
-        self.inputs: dict[str, Name] = {}
-
-    def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
-        """``x`` itself, noted as the input of ``matrix``."""
-        self.inputs[matrix] = x
-        return Operand(values=x)
-
-
-def _largest(
-    session: OnnxSession, names: Sequence[Name], batches: Sequence[Batch]
-) -> dict[Name, float]:
-    """The range of each named value: the largest percentile over all batches."""
-    ranges = dict.fromkeys(names, 0.0)
-    outputs = [_output(name, part) for part in ("largest", "count") for name in names]
-    for batch in batches:
-        values = session.values(outputs, batch)
-        for name, largest_L, count_1 in zip(names, values, values[len(names) :], strict=False):
-            ranges[name] = max(ranges[name], percentile(largest_L, int(count_1[0])))
+    gathered = any(choice.lowering.feature_major for choice in choices.values())
+    places = sample_places(len(batches))
+    reduce = partial(_add_samples, places=places, feature_major=gathered)
+    ranges: dict[str, float] = {}
+    with observed_inputs(weights, choices, batches, reduce, smoothing) as observed:
+        for matrices, samples in observed.reduced(_sample, batches):
+            read = [kept_columns(choices[one].lowering, weights.weight(one)) for one in matrices]
+            best = best_range(np.concatenate(samples), np.concatenate(read))
+            ranges |= dict.fromkeys(matrices, best)
     return ranges
 
 
-def percentile(largest_L: NDArray[np.float32], count: int) -> float:
-    """The percentile of ``count`` magnitudes, of which the largest are given in falling order.
+def sample_places(batches: int) -> Array:
+    """Where a batch's tokens are taken from, as shares of the batch; the same in each batch."""
+    tokens = -(-_TOKENS // max(1, batches))
+    return np.random.default_rng(0).random(tokens, dtype=np.float32)
 
-    It is interpolated between two magnitudes, as ``np.percentile`` does.
+
+def best_range(x_TK: Array, weight_NK: Array) -> float:
+    """The range in which int8 changes the products ``x W^T`` least.
+
+    Args:
+        x_TK: inputs of T tokens.
+        weight_NK: the weights of all matrices that read them.
     """
-    position = _PERCENTILE / 100 * (count - 1)
-    below = count - 1 - int(position)  # the lower of the two, counted from the largest
-    low, high = float(largest_L[below]), float(largest_L[max(below - 1, 0)])
-    return low + (high - low) * (position - int(position))
+    largest = np.unique(np.percentile(np.abs(x_TK), _PERCENTILES)) if x_TK.size else np.zeros(1)
+    ranges = np.maximum(largest, _MIN_RANGE)
+    return float(min(ranges, key=lambda one: relative_error(x_TK, weight_NK, float(one))))
 
 
-def _output(name: Name, part: str) -> Name:
-    """The name of an output that is about an inner value."""
-    return f"{name}/observed/{part}"
+def relative_error(x_TK: Array, weight_NK: Array, range: float) -> float:
+    """The mean over tokens of ``|W (x - int8(x))|^2 / |W x|^2``; tokens with no product count 0."""
+    step = range / _INT8_MAX
+    rounded_TK = np.clip(np.rint(x_TK / step), -_INT8_MAX, _INT8_MAX) * step
+    change_T = np.square((rounded_TK - x_TK) @ weight_NK.T).sum(1)
+    whole_T = np.square(x_TK @ weight_NK.T).sum(1)
+    return float(np.mean(change_T[whole_T > 0] / whole_T[whole_T > 0])) if whole_T.any() else 0.0
 
 
-def _add_outputs(file: Path, names: Sequence[Name]) -> None:
-    """Add outputs to a graph: the largest magnitudes of inner values, and the size of each."""
-    import onnx
-    from onnx import TensorProto, helper
+def _sample(name: Name) -> Name:
+    """The name of the output with some tokens of a value, ``[tokens, K]``."""
+    return f"{name}/observed/sample"
 
-    model = onnx.load(file, load_external_data=False)
-    graph = model.graph
-    constants = {"flat": [-1], "above": [_ABOVE], "two": [2]}
+
+def _add_samples(graph: Any, names: Sequence[Name], *, places: Array, feature_major: bool) -> None:
+    """Add an output for each named value: the tokens at ``places``, shares of the whole batch."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {"places": places}
     graph.initializer.extend(
-        helper.make_tensor(_output("", key), TensorProto.INT64, [1], value)
-        for key, value in constants.items()
+        numpy_helper.from_array(value, f"observed/{key}") for key, value in constants.items()
     )
-    flat, above, two = (_output("", key) for key in constants)
     for name in names:
-        output = partial(_output, name)
-        graph.node.extend(
-            helper.make_node(op, inputs, outputs)
-            for op, inputs, outputs in (
-                ("Abs", [name], [output("size")]),
-                ("Reshape", [output("size"), flat], [output("line")]),
-                ("Shape", [output("line")], [output("count")]),
-                ("Div", [output("count"), above], [output("share")]),
-                ("Add", [output("share"), two], [output("wanted")]),
-                ("Min", [output("wanted"), output("count")], [output("k")]),
-                ("TopK", [output("line"), output("k")], [output("largest"), output("places")]),
-            )
+        rows = f"{name}/observed/rows"
+        inner = {
+            key: f"{name}/observed/{key}" for key in ("turned", "count", "size", "at", "index")
+        }
+        turned = [("Transpose", [name], inner["turned"], {"perm": [0, 2, 1]})]
+        nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
+            *(turned if feature_major else []),
+            ("Flatten", [inner["turned"] if feature_major else name], rows,
+             {"axis": 2 if feature_major else 1}),
+            ("Shape", [rows], inner["count"], {"start": 0, "end": 1}),
+            ("Cast", [inner["count"]], inner["size"], {"to": TensorProto.FLOAT}),
+            ("Mul", [inner["size"], "observed/places"], inner["at"], {}),
+            ("Cast", [inner["at"]], inner["index"], {"to": TensorProto.INT64}),
+            ("Gather", [rows, inner["index"]], _sample(name), {"axis": 0}),
+        ]  # fmt: skip
+        graph.node.extend(helper.make_node(op, read, [to], **more) for op, read, to, more in nodes)
+        graph.output.append(
+            helper.make_tensor_value_info(_sample(name), TensorProto.FLOAT, [None, None])
         )
-        for part, kind in (("largest", TensorProto.FLOAT), ("count", TensorProto.INT64)):
-            graph.output.append(helper.make_tensor_value_info(output(part), kind, [None]))
-    file.write_bytes(model.SerializeToString())

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.choice import LoweringChoice
 from exporters.lowering.compact import Heads, kept_heads
-from exporters.onnx.arithmetic.arithmetic import Arithmetic
+from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.attention_bias import AttentionBias
 from exporters.onnx.disentangled import layer_scores
@@ -42,6 +44,8 @@ class ClassifierGraph:
         target: the runtime that the graph is made for.
         arithmetic: the precision of the products; None for fp32.
         word_embeddings: the precision that the word-embedding table is stored in.
+        smoothing: the factors ``[K]`` that the columns of a matrix were multiplied by, by its name;
+            the inputs are divided by them.
     """
 
     def __init__(
@@ -51,10 +55,12 @@ class ClassifierGraph:
         target: Target = Target.ONNXRUNTIME,
         arithmetic: Arithmetic | None = None,
         word_embeddings: Precision = Precision.FP32,
+        smoothing: Mapping[str, Array] | None = None,
     ) -> None:
         self.weights = weights
         self.choices = choices
         self.word_embeddings = word_embeddings
+        self.smoothing = smoothing or {}
         self.g = Graph(target)
         self.arithmetic: Arithmetic = arithmetic or Float32()
         gathered = any(choice.lowering.feature_major for choice in choices.values())
@@ -198,6 +204,8 @@ class ClassifierGraph:
         """The product with a matrix in its lowering, with bias."""
         lowering, bias_N = self.choices[matrix.name].lowering, self.weights.bias(matrix.name)
         with self.g.scope(matrix.role):
+            if matrix.name in self.smoothing:
+                x = self.layout.scaled(x, np.reciprocal(self.smoothing[matrix.name]))
             return self.layout.linear(x, lowering, bias_N, residual)
 
     def _activate(self, x: Name) -> Name:

@@ -1,6 +1,5 @@
 """The models of a family beside each other, as ``spd train --speedup`` compares them at its end."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from spd_deploy.cli.inputs.calibration_set import calibration_set_of
 from spd_deploy.cli.long_run.signals import interrupt_at_once
+from spd_deploy.cli.options.export_options import MAX_DROP
 from spd_deploy.cli.options.speed_options import speed_plan
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress, Silent
@@ -45,8 +45,9 @@ def family_comparer(
 
     def texts(checkpoint: "Checkpoint") -> "CalibrationSet":
         """The texts that a model is calibrated and scored on; what int8 loses is shown."""
+        encoder = EncodesOnce(tokenizer_of(checkpoint))
         return calibration_set_of(
-            checkpoint, EncodesOnce(tokenizer_of(checkpoint)), task, data, math.inf, Silent()
+            checkpoint, encoder, task, data, MAX_DROP, Silent(), refuses=False
         )
 
     def compare(models: Mapping[str, Path]) -> "Comparison":

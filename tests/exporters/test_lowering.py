@@ -23,7 +23,7 @@ from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.arithmetic.float16 import Float16
 from exporters.onnx.arithmetic.float32 import Float32
-from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8
+from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8, TokenInt8
 from exporters.onnx.graph import Graph, Target
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
@@ -173,6 +173,56 @@ def test_every_lowering_of_tokens_is_the_product(
     of_rows = np.abs(case.whole).max(1, initial=0)[case.rows] * np.abs(x).sum(1)[:, None]
     of_columns = np.abs(case.whole).sum(1)[case.rows] * np.abs(x).max() * 2
     assert (np.abs(found - expected) <= STEPS[precision] * (of_rows + of_columns) + 1e-4).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["dense", "compact"]),
+    tokens=st.integers(1, 20),
+    groups=st.integers(1, 3),
+    rows=st.sampled_from([1, 2, 8]),
+    with_residual=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_range_for_each_token_rounds_each_by_its_own_size(
+    kind: str, tokens: int, groups: int, rows: int, with_residual: bool, seed: int
+) -> None:
+    """A token with values 1,000 times larger, or with none but zeros, changes no other token."""
+    case = case_of(kind, groups=groups, block=Block(rows=rows, columns=3), seed=seed)
+    draw = np.random.default_rng(seed + 1)
+    x = draw.standard_normal((tokens, case.whole.shape[1]), np.float32)
+    x *= draw.choice([0.0, 1.0, 1000.0], (tokens, 1)).astype(np.float32)
+    residual = draw.standard_normal((tokens, len(case.rows)), np.float32)
+
+    feed = {"x": x[:, case.columns]} | ({"r": residual} if with_residual else {})
+    found = run(case.lowering, TokenInt8(), case.bias, feed, Graph(), by_token=True)
+
+    expected = (x @ case.whole.T + case.bias)[:, case.rows]
+    expected = expected + residual if with_residual else expected
+    most_T1 = np.abs(x).max(1, keepdims=True)
+    of_rows = np.abs(case.whole).max(1, initial=0)[case.rows] * np.abs(x).sum(1)[:, None]
+    of_columns = np.abs(case.whole).sum(1)[case.rows] * most_T1 * 2
+    bound = 0.6 / 127 * (of_rows + of_columns) + 1e-4 * np.maximum(1, most_T1)
+    assert (np.abs(found - expected) <= bound).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["dense", "packed", "gathered", "compact", "compact, gathered"]),
+    groups=st.integers(1, 3),
+    columns=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_scaled_inputs_scale_the_columns(kind: str, groups: int, columns: int, seed: int) -> None:
+    """The stored weight is the whole one with the columns that remain multiplied."""
+    case = case_of(kind, groups=groups, block=Block(rows=2, columns=columns), seed=seed)
+    factor = np.exp2(np.random.default_rng(seed).integers(-4, 5, len(case.columns)))
+
+    scaled = case.lowering.with_inputs_scaled(factor.astype(np.float32))
+
+    whole = np.ones(case.whole.shape[1])
+    whole[case.columns] = factor
+    assert np.array_equal(scaled.restored(emitted(scaled)), case.whole * whole)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
 
-from exporters.autotune.select import choose_lowerings
-from exporters.classifier_weights import read_weights
 from exporters.export import ExportRequest, artefact_from_checkpoint
-from exporters.onnx.calibrate import calibrate_ranges, percentile
 from exporters.onnx.embeddings import WORD_EMBEDDINGS, restored_word_embeddings
 from exporters.onnx.storage import read_constants
 from exporters.onnx.stored_sizes import bytes_of_matrices, stored_bytes
@@ -366,47 +361,6 @@ def test_int8_needs_texts(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("spelled", [None, "block:32x1"])
-def test_ranges_are_those_of_the_models_own_layers(tmp_path: Path, spelled: str | None) -> None:
-    """The 99.99th percentile of what each linear layer of the PyTorch model reads."""
-    checkpoint = made(tmp_path, spelled)
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder).eval()
-    expected: dict[str, float] = {}
-    modules = dict(model.named_modules())
-    last = checkpoint.encoder.layers - 1
-
-    def watch(name: str) -> None:
-        def hook(_: object, inputs: tuple[torch.Tensor]) -> None:
-            most = float(np.percentile(np.abs(inputs[0].numpy()), 99.99))
-            expected[name] = max(expected.get(name, 0.0), most)
-
-        modules[name].register_forward_pre_hook(hook)
-
-    # The last layer's queries and what follows are computed for the first token alone.
-    compared = [
-        m.name
-        for m in checkpoint.encoder.matrices()
-        if m.layer < last or m.role in ("key", "value")
-    ]
-    for name in compared:
-        watch(name)
-    weights = read_weights(checkpoint)
-    batches = some_batches(checkpoint)
-    with torch.inference_mode():
-        for batch in batches:
-            model(
-                input_ids=torch.from_numpy(batch.ids_BS),
-                attention_mask=torch.from_numpy(batch.mask_BS),
-                token_type_ids=torch.from_numpy(batch.types_BS),
-            )
-
-    found = calibrate_ranges(weights, choose_lowerings(checkpoint, weights), batches)
-
-    assert set(found) == {m.name for m in checkpoint.encoder.matrices()}
-    for name in compared:
-        assert found[name] == pytest.approx(expected[name], rel=1e-4)
-
-
 def test_an_fp16_artefact_runs_by_its_tolerance(tmp_path: Path) -> None:
     """Opening it tests it against the checkpoint's logits as fp16 allows, and it answers."""
     checkpoint = made(tmp_path, "block:32x1")
@@ -420,15 +374,6 @@ def test_an_fp16_artefact_runs_by_its_tolerance(tmp_path: Path) -> None:
         OnnxSession(artefact.folder / PORTABLE_FILE, precision="fp16") as session,
     ):
         assert difference_between(session.run(batch), reference.run(batch)) < 2e-2
-
-
-@pytest.mark.parametrize("size", [1, 2, 9_999, 10_000, 10_001, 20_000, 123_457])
-def test_a_percentile_is_known_from_the_largest_values(size: int) -> None:
-    """One value in 10,000 and two more give what NumPy gives for all of them."""
-    values = np.abs(np.random.default_rng(size).standard_normal(size)).astype(np.float32)
-    largest = np.sort(values)[::-1][: size // 10_000 + 2]
-
-    assert percentile(largest, size) == pytest.approx(np.percentile(values, 99.99), rel=1e-6)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -36,6 +36,11 @@ class FeatureMajor:
         """The product with the weight as the first operand, gathered where it is sparse."""
         return lowering.on_features(self.g, self.arithmetic, x, bias_N, residual)
 
+    def scaled(self, x: Name, factor_K: Array) -> Name:
+        """The product with the factors along the second axis, in fp32."""
+        wide = self.arithmetic.cast_float32(self.g, x)
+        return self.g.once("Mul", wide, self.g.constant(factor_K[:, None]))
+
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias along the second axis."""
         wide = self.arithmetic.cast_float32(self.g, x)

@@ -55,6 +55,10 @@ class Layout(Protocol):
         """The product of a lowering with bias, and with the residual where there is one."""
         ...
 
+    def scaled(self, x: Name, factor_K: Array) -> Name:
+        """Each feature times its factor, in fp32; one operator for all products that read it."""
+        ...
+
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias alone, for a part of a layer that has no weights left."""
         ...

@@ -30,6 +30,11 @@ class TokenMajor:
         """One ``Gemm`` that adds bias and residual while it writes."""
         return lowering.on_tokens(self.g, self.arithmetic, x, bias_N, residual)
 
+    def scaled(self, x: Name, factor_K: Array) -> Name:
+        """The product with the factors along the last axis, in fp32."""
+        wide = self.arithmetic.cast_float32(self.g, x)
+        return self.g.once("Mul", wide, self.g.constant(factor_K))
+
     def add_bias(self, x: Name, bias_N: Array) -> Name:
         """The bias along the last axis."""
         wide = self.arithmetic.cast_float32(self.g, x)

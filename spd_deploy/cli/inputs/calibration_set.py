@@ -83,6 +83,8 @@ def calibration_set_of(
     data: "Data",
     max_drop: float,
     progress: Progress,
+    *,
+    refuses: bool = True,
 ) -> "CalibrationSet":
     """The first texts of ``data.train`` to calibrate on, and ``data.dev`` to score.
 
@@ -93,6 +95,7 @@ def calibration_set_of(
         data: rows as they were read.
         max_drop: how much of the first metric may be lost, in points of 100.
         progress: reports how long the calibration texts are.
+        refuses: whether an export that loses more is refused; else the best there is is taken.
     """
     from exporters.precision import CalibrationSet, Scores
     from spd_deploy.sessions.open import OpenedModel
@@ -137,6 +140,7 @@ def calibration_set_of(
         score=score,
         metric=task.metrics[0],
         max_drop=max_drop,
+        refuses=refuses,
         split=data.dev_name,
         calibration=calibration,
     )

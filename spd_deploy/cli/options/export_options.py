@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from exporters.lowering.candidates import LoweringName
 
 _BATCHES, _SEQS = (1, 8), (32, 128)
-_MAX_DROP = 1.0  # points of 100
+MAX_DROP = 1.0  # points of 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class ExportOptions:
     @property
     def allowed_drop(self) -> float:
         """How much of the task's first metric may be lost, in points of 100."""
-        return _MAX_DROP if self.max_drop is None else self.max_drop
+        return MAX_DROP if self.max_drop is None else self.max_drop
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
