@@ -97,7 +97,7 @@ def _shares_of_rows(weight_NK: Array) -> Array:
     """Magnitudes as shares of the largest of their row, since each row has a scale of its own."""
     size_NK = np.abs(weight_NK)
     most_N1 = size_NK.max(1, keepdims=True, initial=0.0)
-    return size_NK / np.where(most_N1 > 0, most_N1, np.float32(1))
+    return np.asarray(size_NK / np.where(most_N1 > 0, most_N1, 1.0), np.float32)
 
 
 def _spread(lowering: Lowering, factor_K: Array) -> Array:
