@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import serve.open_model
+from serve.model_plan import RuntimeSettings, models_from
+from serve.settings import ServeSettings
 from serve.warm_up import shapes_to_warm, warm_up
+from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadArtefact, EngineFailed
+from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import task_named
 from spd_deploy.domain.text import Batch
@@ -121,6 +126,23 @@ def test_the_time_is_bounded_and_told(tmp_path: Path) -> None:
     assert len(session.tried) == 3
     assert said[0] == "model fake warms up: 1 of 6 shapes ran in 6 s"
     assert said[1].startswith("model fake: 3 of 6 shapes ran within 10 s")
+
+
+def test_each_version_is_warmed_up_for_the_batches_of_the_server(
+    single_artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What opens a version, at start or for a reload, warms it up by the server's limits."""
+    given = list[dict[str, object]]()
+    monkeypatch.setattr(serve.open_model, "warm_up", lambda *_, **limits: given.append(limits))
+    runtime = RuntimeSettings(choice=RUNTIME_CHOICES["auto"], threads=1)
+    settings = ServeSettings(max_batch_rows=3, max_batch_tokens=77, warm_up_timeout_s=5)
+
+    (source,) = models_from([("a", single_artefact.folder)], None, [], runtime, settings).sources
+    for _ in range(2):
+        source.candidates()[0].open().session.close()
+
+    expected = {"max_rows": 3, "max_batch_tokens": 77, "timeout_s": 5}
+    assert [{key: one[key] for key in expected} for one in given] == [expected] * 2
 
 
 def test_a_model_with_too_many_labels_is_refused(tmp_path: Path) -> None:
