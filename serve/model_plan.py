@@ -8,6 +8,7 @@ from pathlib import Path
 from serve.model_source import ModelSource
 from serve.open_model import ServedModel, open_served
 from serve.repository import Repository, sources_of
+from serve.settings import ServeSettings
 from serve.shadow import ShadowSpec, refuse_bad_shadows
 from serve.thread_budget import thread_shares
 from spd_deploy.domain.cores import default_threads
@@ -39,13 +40,14 @@ def models_from(
     repository: Path | None,
     shadows: Sequence[ShadowSpec],
     runtime: RuntimeSettings,
+    settings: ServeSettings | None = None,
     *,
     say: Callable[[str], None] = _log.warning,
 ) -> ModelPlan:
     """The models to serve, the first one for requests that name none.
 
-    Each model gets its share of the threads when it is opened. ``say`` gets what an operator should
-    know of a model that was opened.
+    Each model gets its share of the threads when it is opened, and is warmed up for the batches of
+    the ``settings``. ``say`` gets what an operator should know of a model that was opened.
 
     Raises:
         SpdError: there is none, a name is there twice, a folder has no model, or a shadow names a
@@ -65,6 +67,8 @@ def models_from(
             runtime_choice=runtime.choice,
             device=runtime.device,
             threads=_threads_of(name, names_now(), shadows, runtime.threads),
+            settings=settings,
+            say=say,
         )
         if served.card.warning is not None:
             say(served.card.warning)

@@ -1,17 +1,20 @@
 """Opens a model for serving: by ``sessions.open``, then warmed up, with its model card."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from serve.model_card import ModelCard, card_of
-from spd_deploy.domain.errors import BadArtefact
+from serve.settings import ServeSettings
+from serve.warm_up import warm_up
 from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import Tokenizer, Tokens
+from spd_deploy.domain.text import Tokenizer
 from spd_deploy.sessions.open import open_path
 from spd_deploy.sessions.protocol import Device, Session
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +49,13 @@ def open_served(
     runtime_choice: RuntimeChoice | None = None,
     device: Device | None = None,
     threads: int | None = None,
+    settings: ServeSettings | None = None,
+    say: Callable[[str], None] = _log.info,
 ) -> ServedModel:
     """Open an artefact or a checkpoint (:func:`sessions.open.open_path`) and warm it up.
 
-    Its name is that of the folder, unless ``name`` is another.
+    Its name is that of the folder, unless ``name`` is another. The batches of the ``settings`` are
+    those that it is warmed up for. ``say`` gets what is to be told of that.
 
     Raises:
         SpdError: the path holds neither, the model is damaged, or it does not run here.
@@ -64,33 +70,18 @@ def open_served(
             task=opened.task,
             card=card_of(opened.source, self_test=opened.self_test),
         )
-        warm_up(served)
+        limits = settings or ServeSettings()
+        warm_up(
+            served.name,
+            served.session,
+            served.tokenizer,
+            served.task,
+            max_rows=limits.max_batch_rows,
+            max_batch_tokens=limits.max_batch_tokens,
+            timeout_s=limits.warm_up_timeout_s,
+            say=say,
+        )
     except BaseException:
         opened.session.close()
         raise
     return served
-
-
-def warm_up(served: ServedModel) -> None:
-    """Run the shortest and the longest row, so that no request pays for lazy initialisation.
-
-    Raises:
-        BadArtefact: the number of logits differs from the number of labels, or logits are NaN or
-            infinite.
-    """
-    served.tokenizer.encode("The first text is slow to tokenise.")
-    for length in (2, served.tokenizer.max_tokens):
-        row = Tokens(ids=(served.tokenizer.pad_id,) * length, types=(0,) * length)
-        logits_BC = served.session.run(served.tokenizer.pad([row]))
-        if logits_BC.shape != (1, served.task.outputs):
-            raise BadArtefact(
-                "the number of the model's logits differs from the number of its labels",
-                got=f"{logits_BC.shape[-1]} logits, {served.task.outputs} expected",
-                fix="export it again",
-            )
-        if not np.isfinite(logits_BC).all():
-            raise BadArtefact(
-                "the model's logits are NaN or infinite",
-                got=logits_BC.tolist(),
-                fix="train it again, and check its weights",
-            )

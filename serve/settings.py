@@ -73,6 +73,8 @@ class ServeSettings:
             408.
         keep_alive_timeout_s: seconds that a connection may wait for its next request.
         write_timeout_s: seconds that a client may leave an answer unread before it is disconnected.
+        warm_up_timeout_s: seconds that a model on a GPU may run batches of many shapes before it is
+            ready. Shapes that are left run when they are first needed, which is slow once.
         stall_timeout_s: seconds after which a running batch counts as hung, unless ten times its
             expected time is longer. Its requests then fail and /livez answers 503. Raise it for
             long texts on a slow machine.
@@ -105,6 +107,7 @@ class ServeSettings:
     body_timeout_s: float = 30.0
     keep_alive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
+    warm_up_timeout_s: float = 60.0
     stall_timeout_s: float = 60.0
     drain_timeout_s: float = 30.0
     model_control: bool = False

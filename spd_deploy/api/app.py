@@ -60,6 +60,7 @@ def create_app(
     max_windows: int = _DEFAULTS.max_windows,
     max_chars_per_token: int = _DEFAULTS.max_chars_per_token,
     tokenizer_threads: int = _DEFAULTS.tokenizer_threads,
+    warm_up_timeout: float = _DEFAULTS.warm_up_timeout_s,
     stall_timeout: float = _DEFAULTS.stall_timeout_s,
     model_control: bool = _DEFAULTS.model_control,
     api_keys: str | PathLike[str] | None = None,
@@ -105,6 +106,7 @@ def create_app(
         max_chars_per_token: times the model's longest input, the characters of a text that are
             tokenised.
         tokenizer_threads: requests with long texts that are tokenised at the same time.
+        warm_up_timeout: seconds that a model on a GPU may be warmed up before it is ready.
         stall_timeout: seconds after which a batch counts as hung.
         model_control: clients may unload models and load them again.
         api_keys: file of API keys, which requests must have then.
@@ -152,6 +154,7 @@ def create_app(
         max_windows=MAX_WINDOWS.read("max_windows", max_windows),
         max_chars_per_token=_COUNT.read("max_chars_per_token", max_chars_per_token),
         tokenizer_threads=_COUNT.read("tokenizer_threads", tokenizer_threads),
+        warm_up_timeout_s=_TIMEOUT.read("warm_up_timeout", warm_up_timeout),
         stall_timeout_s=_TIMEOUT.read("stall_timeout", stall_timeout),
         model_control=read_flag("model_control", model_control),
     )
@@ -168,6 +171,7 @@ def create_app(
         None if model_repository is None else read_path("model_repository", model_repository),
         shadows,
         RuntimeSettings(choice=choice, device=device, threads=threads),
+        settings,
     )
     return app_of(
         plan.sources,

@@ -193,6 +193,7 @@ def serve(
         model_repository,
         shadows,
         RuntimeSettings(choice=RUNTIME_CHOICES[runtime], device=device, threads=threads),
+        settings,
         say=_say,
     )
     forwarding = ProxySettings(

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
 
 from serve.app import create_app
-from serve.open_model import ServedModel, open_served, warm_up
+from serve.open_model import ServedModel, open_served
 from serve.settings import ServeSettings
 from serve.state import Phase, ServerState
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
@@ -25,7 +24,6 @@ from spd_deploy.domain.documents import with_own_hash
 from spd_deploy.domain.errors import BadArtefact, BadSetting, SpdError, Unavailable
 from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.golden import GOLDEN_FILE
-from spd_deploy.domain.text import Batch
 from tests.serve.clients import wait_until_settled
 from tests.serve.fakes import PATIENCE_S, FakeSession, fake_served
 
@@ -115,24 +113,6 @@ def test_a_bug_while_opening_never_gets_ready(caplog: pytest.LogCaptureFixture) 
 
     assert_never_ready(open_model, Unavailable)
     assert "a bug" in caplog.text
-
-
-def test_a_model_with_too_many_labels_is_refused(tmp_path: Path) -> None:
-    """The number of logits must be the task's, or scores would get wrong names."""
-    with pytest.raises(BadArtefact, match="2 logits, 3 expected"):
-        warm_up(fake_served(tmp_path, FakeSession(), task="mnli"))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_model_without_numbers_is_refused(tmp_path: Path, value: float) -> None:
-    """A model whose logits are not numbers never gets ready."""
-
-    class Empty(FakeSession):
-        def run(self, batch: Batch) -> NDArray[np.float32]:
-            return np.full((len(batch), 2), value, np.float32)
-
-    with pytest.raises(BadArtefact, match="NaN or infinite"):
-        warm_up(fake_served(tmp_path, Empty()))
 
 
 def test_a_dead_engine_is_neither_ready_nor_alive(tmp_path: Path, session: FakeSession) -> None:

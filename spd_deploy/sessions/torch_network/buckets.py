@@ -29,6 +29,16 @@ def bucket_for(batch: int, seq: int, *, positions: int) -> Shape:
     return Shape(batch=rows_for(batch), seq=min(positions, -(-seq // step) * step))
 
 
+def buckets_within(*, max_rows: int, max_seq: int) -> tuple[Shape, ...]:
+    """The shapes that fill a bucket, of batches of at most so many rows and tokens a row.
+
+    The largest number of rows and the longest row are among them, even where they fill none.
+    """
+    seqs = {bucket_for(1, seq, positions=max_seq).seq for seq in range(1, max_seq + 1)}
+    rows = {min(max_rows, rows_for(batch)) for batch in range(1, max_rows + 1)}
+    return Shape.grid(tuple(rows), tuple(seqs))
+
+
 def rows_for(batch: int) -> int:
     """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ..: powers of two and half-way between them."""
     power = 1 << max(0, batch - 1).bit_length()
