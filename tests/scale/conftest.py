@@ -24,7 +24,7 @@ def model(artefact: Artefact) -> Model:
     return load(artefact.folder, threads=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def started_ray() -> Iterator[ModuleType]:
     """A Ray of two cores on this machine, which the code under test uses as it is."""
     with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
