@@ -4,10 +4,8 @@ The limit on the size of a file stands in for the disk. Below the size of the pr
 begun, above it the work is done and its output is refused.
 """
 
-import contextlib
 import json
-import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.tasks import TASKS
 from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
+from tests.full_disk import full_disk
 from tests.tiny import tiny_checkpoint, tiny_model
 
 VERBS = {
@@ -69,17 +68,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         'model = "model"\ntasks = ["mrpc"]\npatterns = ["2:4"]\nrecipes = ["prune"]\nseeds = [0]\n'
     )
     return place
-
-
-@contextlib.contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file of this process grows beyond ``limit`` bytes; Python ignores the signal for that."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="module")
