@@ -1,8 +1,10 @@
 """Fixtures that several folders of tests share."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,12 +20,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # How long an example takes is no fact about it.
 settings.register_profile("spd", deadline=None)
 settings.load_profile("spd")
+# What collection makes stays to the end: nothing is looked for in it, now or during the tests.
+gc.disable()
+_SHORT = Path(__file__).parent / "domain"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU or TensorRT where there is none, with the reason."""
+    """Skip what needs a GPU or TensorRT where there is none, with the reason.
+
+    Many short files come last, so that two workers end at the same time.
+    """
     import torch
 
+    items.sort(key=lambda item: item.path.is_relative_to(_SHORT))
     lacking = {
         "gpu": None if torch.cuda.is_available() else "PyTorch finds no CUDA device",
         "trt": engine_fault(),
@@ -32,6 +41,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in lacking.items():
             if reason is not None and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Ours in place of ``loadfile``; what xdist has for any other way."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.scheduling import FilesAndRay
+
+    return FilesAndRay(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is collected from here on, among what the tests make."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -73,15 +73,24 @@ def test_a_detected_pattern_is_told(tmp_path: Path) -> None:
 QUICK = ("--batch", "1,2", "--seq", "8", "--threads", "1", "--seconds", "0.003")
 
 
+@pytest.fixture(scope="module")
+def tuned(
+    tmp_path_factory: pytest.TempPathFactory, block_checkpoint: Checkpoint
+) -> tuple[Path, Result]:
+    """An export that measures, and what the command gave."""
+    folder = tmp_path_factory.mktemp("tuned") / "a"
+    return folder, export(block_checkpoint.folder, "--output", folder, "--tune", *QUICK)
+
+
 def test_a_tuned_export_holds_what_was_measured(
-    tmp_path: Path, block_checkpoint: Checkpoint
+    tuned: tuple[Path, Result], block_checkpoint: Checkpoint
 ) -> None:
     """The manifest has the times of each matrix and of the network, and the choices go by them."""
-    result = export(block_checkpoint.folder, "--output", tmp_path / "a", "--tune", *QUICK)
-    manifest = open_artefact(tmp_path / "a").manifest
-    tuning = read_tuning(tmp_path / "a" / TUNING_FILE)
-
+    folder, result = tuned
     assert result.exit_code == 0, result.output
+    manifest = open_artefact(folder).manifest
+    tuning = read_tuning(folder / TUNING_FILE)
+
     assert manifest.measured_on == tuning.where
     assert manifest.measured_on.endswith(f", 1 thread, {tuning.runtime}")
     assert [(one.batch, one.seq) for one in manifest.measured] == [(1, 8), (2, 8)]
@@ -102,16 +111,16 @@ def test_a_tuned_export_holds_what_was_measured(
 
 
 def test_a_tuning_makes_the_same_artefact_again(
-    tmp_path: Path, block_checkpoint: Checkpoint
+    tmp_path: Path, tuned: tuple[Path, Result], block_checkpoint: Checkpoint
 ) -> None:
     """Exporting by an earlier tuning gives its lowerings and times; no runtime is timed."""
-    source = block_checkpoint.folder
-    export(source, "--output", tmp_path / "a", "--tune", *QUICK)
+    folder, _ = tuned
+    output = ("--output", tmp_path / "b")
 
-    result = export(source, "--output", tmp_path / "b", "--tuning", tmp_path / "a" / TUNING_FILE)
+    result = export(block_checkpoint.folder, *output, "--tuning", folder / TUNING_FILE)
 
     assert result.exit_code == 0, result.output
-    first, again = (open_artefact(tmp_path / name).manifest for name in "ab")
+    first, again = (open_artefact(place).manifest for place in (folder, tmp_path / "b"))
     assert again.matrices == first.matrices
     assert again.measured == first.measured
     assert (len(first.runtime_timings), len(again.runtime_timings)) == (2, 0)

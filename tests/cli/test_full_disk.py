@@ -5,8 +5,6 @@ begun, above it the work is done and its output is refused.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,9 @@ import pytest
 
 from exporters.export import artefact_from_checkpoint
 from spd_deploy.domain.tasks import TASKS
+from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
+from tests.full_disk import full_disk
 from tests.tiny import tiny_checkpoint, tiny_model
 
 VERBS = {
@@ -39,21 +39,6 @@ LIMITS = {
 # A training that writes its log, its state and its weights.
 LONGER = "train --task mrpc --data GLUE/MRPC --model model --pattern 2:4 --teacher-epochs 1"
 OF_TRAINING = (3_000, 150_000)
-# One process for all: to import what they need takes longer than what they do.
-SCRIPT = """
-import json, resource, signal, sys
-from click.testing import CliRunner
-from spd_deploy.cli.main import cli
-import spd_train.run, matplotlib.figure
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-for limit, commands in json.loads(sys.argv[1]).items():
-    for name, command in commands.items():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
-        result = CliRunner().invoke(cli, [*command.split(), "--output", f"out-{limit}/x"])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        refused = isinstance(result.exception, SystemExit)
-        print(json.dumps([int(limit), name, result.exit_code, result.stderr, refused]))
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,21 +71,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcomes(place: Path) -> Mapping[tuple[int, str], Outcome]:
+def outcomes(place: Path, rendered: None) -> Mapping[tuple[int, str], Outcome]:
     """How each command ended, by limit and name."""
     commands = {**LIMITS, **{limit: {"longer": LONGER} for limit in OF_TRAINING}}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    return {
-        (limit, name): Outcome(code=code, stderr=stderr, refused=refused)
-        for limit, name, code, stderr, refused in told
-    }
+    found = {}
+    for limit, named in commands.items():
+        for name, command in named.items():
+            with full_disk(limit):
+                result = run_in(place, f"{command} --output out-{limit}/x")
+            found[limit, name] = Outcome(
+                code=result.exit_code,
+                stderr=result.stderr,
+                refused=isinstance(result.exception, SystemExit),
+            )
+    return found
 
 
 @pytest.mark.parametrize("limit", LIMITS)

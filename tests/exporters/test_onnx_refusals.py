@@ -3,9 +3,6 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from spd_deploy.domain.errors import BadArtefact, BadModel, NotWritten, Verifica
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE
 from spd_deploy.sessions.open import open_path
 from tests.exporters.test_onnx import made
+from tests.full_disk import full_disk
 from tests.tiny import tiny_model, with_weights
 
 
@@ -105,29 +103,11 @@ def test_an_existing_output_stays(tmp_path: Path, dense_checkpoint: Checkpoint) 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, dense_checkpoint: Checkpoint) -> None:
     """Out of space while writing the graph or the weights: one line, and no half artefact."""
-    script = f"""
-        import resource, signal, warnings
-        warnings.simplefilter("ignore")
-        from pathlib import Path
-        from exporters.export import artefact_from_checkpoint
-        from spd_deploy.domain.checkpoint import open_checkpoint
-        from spd_deploy.domain.errors import NotWritten
-        checkpoint = open_checkpoint(Path({str(dense_checkpoint.folder)!r}))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        for limit in (2_000, 100_000):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-            try:
-                artefact_from_checkpoint(checkpoint, Path({str(tmp_path / "a")!r}))
-            except NotWritten as err:
-                print("refused:", err)
-    """
+    for limit in (2_000, 100_000):
+        with full_disk(limit), pytest.raises(NotWritten, match=r"^could not write") as refused:
+            artefact_from_checkpoint(dense_checkpoint, tmp_path / "a")
+        assert len(str(refused.value).splitlines()) == 1
 
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
-    )
-
-    told = done.stdout.splitlines()
-    assert [line.startswith("refused: could not write") for line in told] == [True, True]
     assert not list(tmp_path.iterdir())
 
 

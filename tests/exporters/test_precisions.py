@@ -1,7 +1,8 @@
 """Artefacts in fp16 and int8: near the checkpoint, smaller, calibrated right, and judged."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from exporters.onnx.embeddings import WORD_EMBEDDINGS, restored_word_embeddings
 from exporters.onnx.storage import read_constants
 from exporters.onnx.stored_sizes import bytes_of_matrices, stored_bytes
 from exporters.precision import CalibrationSet, Precision
+from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadArtefact, BadData, BadSetting, VerificationFailed
 from spd_deploy.domain.model_config import ACTIVATIONS
@@ -31,6 +33,7 @@ from tests.tiny import tiny_checkpoint, with_weights
 
 PATTERNS = [None, "unstructured", "2:4", "block:32x1", "structured"]
 every_pattern = pytest.mark.parametrize("spelled", PATTERNS)
+Exported = Callable[[str | None, Precision], tuple[Checkpoint, Artefact]]
 
 
 def made(folder: Path, spelled: str | None) -> Checkpoint:
@@ -64,14 +67,29 @@ def calibration_set(checkpoint: Checkpoint, *, max_drop: float) -> CalibrationSe
     )
 
 
-@every_pattern
-def test_fp16_is_near_and_stores_halves(tmp_path: Path, spelled: str | None) -> None:
-    """Every encoder matrix is stored in two bytes a weight, and the logits are the checkpoint's."""
-    checkpoint = made(tmp_path, spelled)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Gives the checkpoint of a pattern and its artefact in a precision, to read; made once."""
 
-    artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", ExportRequest(precision=Precision.FP16)
-    )
+    @cache
+    def checkpoint_of(spelled: str | None) -> Checkpoint:
+        return made(tmp_path_factory.mktemp("precisions"), spelled)
+
+    @cache
+    def both(spelled: str | None, precision: Precision) -> tuple[Checkpoint, Artefact]:
+        checkpoint = checkpoint_of(spelled)
+        judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
+        request = ExportRequest(precision=precision, calibration_set=judged)
+        place = checkpoint.folder.parent / precision
+        return checkpoint, artefact_from_checkpoint(checkpoint, place, request)
+
+    return both
+
+
+@every_pattern
+def test_fp16_is_near_and_stores_halves(exported: Exported, spelled: str | None) -> None:
+    """Every encoder matrix is stored in two bytes a weight, and the logits are the checkpoint's."""
+    _, artefact = exported(spelled, Precision.FP16)
 
     assert artefact.manifest.precision == "fp16"
     assert artefact.manifest.parity.max_difference < 2e-2
@@ -99,17 +117,9 @@ def test_activations_are_narrow_in_both_layouts(
 
 
 @every_pattern
-def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) -> None:
+def test_int8_is_scored_and_stores_bytes(exported: Exported, spelled: str | None) -> None:
     """Every encoder matrix is stored in one byte a weight; both graphs have their scores."""
-    checkpoint = made(tmp_path, spelled)
-
-    artefact = artefact_from_checkpoint(
-        checkpoint,
-        tmp_path / "a",
-        ExportRequest(
-            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
-        ),
-    )
+    _, artefact = exported(spelled, Precision.INT8)
 
     assert artefact.manifest.precision == "int8"
     for arm in ("int8", "int8, portable"):
@@ -125,14 +135,10 @@ def test_int8_is_scored_and_stores_bytes(tmp_path: Path, spelled: str | None) ->
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
 @every_pattern
 def test_smaller_portable_graphs_have_standard_operators_alone(
-    tmp_path: Path, spelled: str | None, precision: Precision
+    exported: Exported, spelled: str | None, precision: Precision
 ) -> None:
     """Operators of opset 17 that TensorRT's parser lists, no others."""
-    checkpoint = made(tmp_path, spelled)
-    judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
-    artefact = artefact_from_checkpoint(
-        checkpoint, tmp_path / "a", ExportRequest(precision=precision, calibration_set=judged)
-    )
+    _, artefact = exported(spelled, precision)
 
     model = onnx.load(artefact.folder / PORTABLE_FILE)
 
@@ -143,17 +149,10 @@ def test_smaller_portable_graphs_have_standard_operators_alone(
 
 @every_pattern
 def test_the_portable_int8_graph_quantises_as_tensorrt_asks(
-    tmp_path: Path, spelled: str | None
+    exported: Exported, spelled: str | None
 ) -> None:
     """Weights and activations are int8, every zero point is 0, and none is read from int32."""
-    checkpoint = made(tmp_path, spelled)
-    artefact = artefact_from_checkpoint(
-        checkpoint,
-        tmp_path / "a",
-        ExportRequest(
-            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
-        ),
-    )
+    _, artefact = exported(spelled, Precision.INT8)
 
     model = onnx.load(artefact.folder / PORTABLE_FILE)
 
@@ -185,16 +184,9 @@ def kinds_of(model: onnx.ModelProto) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("spelled", [None, "block:32x1", "structured"])
-def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
+def test_int8_runs_in_openvino(exported: Exported, spelled: str | None) -> None:
     """Its products run in int8, with what is around them in fp32, or in bf16 where the CPU can."""
-    checkpoint = made(tmp_path, spelled)
-    artefact = artefact_from_checkpoint(
-        checkpoint,
-        tmp_path / "a",
-        ExportRequest(
-            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
-        ),
-    )
+    checkpoint, artefact = exported(spelled, Precision.INT8)
     batch = some_batches(checkpoint)[0]
     wanted = ["int8", "int8+bf16"]
     if "bf16" not in precisions_of(import_openvino().Core()):
@@ -210,17 +202,11 @@ def test_int8_runs_in_openvino(tmp_path: Path, spelled: str | None) -> None:
             assert difference_between(session.run(batch), reference.run(batch)) < 0.3
 
 
-def test_a_smaller_precision_is_smaller_on_disk(tmp_path: Path) -> None:
+def test_a_smaller_precision_is_smaller_on_disk(exported: Exported) -> None:
     """fp32, fp16 and int8 of the same matrices and words take 4, 2 and 1 bytes a weight."""
-    checkpoint = made(tmp_path, None)
     sizes = {}
     for precision in Precision:
-        judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
-        artefact = artefact_from_checkpoint(
-            checkpoint,
-            tmp_path / precision,
-            ExportRequest(precision=precision, calibration_set=judged),
-        )
+        checkpoint, artefact = exported(None, precision)
         sizes[precision] = (artefact.folder / DATA_FILE).stat().st_size
 
     weights = sum(m.shape[0] * m.shape[1] for m in checkpoint.encoder.matrices())
@@ -270,16 +256,9 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [MODEL_FILE, PORTABLE_FILE])
-def test_words_are_stored_in_int8_to_half_a_step(tmp_path: Path, file: str) -> None:
+def test_words_are_stored_in_int8_to_half_a_step(exported: Exported, file: str) -> None:
     """Each row of the table has a scale, and no number is off by more than half of it."""
-    checkpoint = made(tmp_path, "block:32x1")
-    artefact = artefact_from_checkpoint(
-        checkpoint,
-        tmp_path / "a",
-        ExportRequest(
-            precision=Precision.INT8, calibration_set=calibration_set(checkpoint, max_drop=30)
-        ),
-    )
+    checkpoint, artefact = exported("block:32x1", Precision.INT8)
     words_VH = load_file(checkpoint.weights)["bert.embeddings.word_embeddings.weight"].numpy()
 
     constants = read_constants(artefact.folder / file)
@@ -317,16 +296,10 @@ def test_words_that_cost_too_much_in_int8_stay_fp32(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_stored_adds_up(tmp_path: Path) -> None:
+def test_what_is_stored_adds_up(exported: Exported) -> None:
     """Matrices, embeddings and the rest are all that the constants take, in each precision."""
-    checkpoint = made(tmp_path, "block:32x1")
     for precision in Precision:
-        judged = calibration_set(checkpoint, max_drop=30) if precision is Precision.INT8 else None
-        artefact = artefact_from_checkpoint(
-            checkpoint,
-            tmp_path / precision,
-            ExportRequest(precision=precision, calibration_set=judged),
-        )
+        _, artefact = exported("block:32x1", precision)
         file = artefact.folder / MODEL_FILE
         found = stored_bytes(file, [row.name for row in artefact.manifest.matrices])
 

@@ -159,7 +159,9 @@ def test_a_graph_that_answers_otherwise_is_no_candidate(
 
 def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
     """What OpenVINO's times decided, for or against gathering, is told where another serves."""
-    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
+    blocks = tiny_checkpoint(
+        tmp_path / "c", pattern=parse_pattern("block:16x1"), layers=1, task="mrpc"
+    )
     first = export(blocks, tmp_path / "a", *QUICK, "--runtime", "openvino")
     file = tmp_path / "a" / TUNING_FILE
 
@@ -174,7 +176,7 @@ def test_matrices_tuned_for_another_runtime_are_told(tmp_path: Path) -> None:
 
 def test_a_runtime_that_cannot_be_tuned_is_left_out(tmp_path: Path) -> None:
     """OpenVINO starts no more threads than cores: told where it is one of two, else an error."""
-    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"))
+    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), layers=1)
     many = (*QUICK[:-4], "--threads", str((os.cpu_count() or 1) + 1), "--seconds", "0.003")
 
     both = export(blocks, tmp_path / "a", *many)
@@ -189,7 +191,9 @@ def test_a_runtime_that_cannot_be_tuned_is_left_out(tmp_path: Path) -> None:
 def test_int8_is_chosen_by_its_own_times(tmp_path: Path) -> None:
     """Times of int8 products decide an int8 export, then and again, and no export in fp32."""
     mrpc_files(tmp_path / "MRPC")
-    blocks = tiny_checkpoint(tmp_path / "c", pattern=parse_pattern("block:16x1"), task="mrpc")
+    blocks = tiny_checkpoint(
+        tmp_path / "c", pattern=parse_pattern("block:16x1"), layers=1, task="mrpc"
+    )
     int8 = ("--precision", "int8", "--data", tmp_path / "MRPC", "--max-drop", "100")
 
     first = export(blocks, tmp_path / "a", *int8, *QUICK)

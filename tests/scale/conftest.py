@@ -1,5 +1,6 @@
 """A small model that the tests of long files share, and one Ray for all tests that need it."""
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -43,4 +44,7 @@ def started_ray() -> Iterator[ModuleType]:
             logging_level=logging.ERROR,
         )
         yield ray
+    with warnings.catch_warnings():  # a test's filter is another than that of its fixtures' start
+        warnings.simplefilter("ignore")
         ray.shutdown()
+        gc.collect()

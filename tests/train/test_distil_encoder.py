@@ -66,6 +66,13 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def distilled(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> DistilledEncoder:
+    """The encoder of a whole run in 2:4; no test changes it."""
+    output = tmp_path_factory.mktemp("distilled") / "o"
+    return distil_encoder(config(dense, output, PATTERNS[0]), Silent())
+
+
 def pattern_found(encoder: DistilledEncoder) -> str:
     """The pattern that the zeros of the encoder form."""
     model = load_classifier(str(encoder.folder), TASK)
@@ -94,28 +101,25 @@ def test_transformers_loads_the_base_model(tmp_path: Path, architecture: str) ->
     assert tokenizers[0](text)["input_ids"] == tokenizers[1](text)["input_ids"]
 
 
-def test_a_pooler_survives(dense: Path, tmp_path: Path) -> None:
+def test_a_pooler_survives(dense: Path, distilled: DistilledEncoder) -> None:
     """It is in the weights, bit for bit."""
-    found = distil_encoder(config(dense, tmp_path / "o", PATTERNS[0]), Silent())
-
     before = load_file(dense / "model.safetensors")
-    after = load_file(found.folder / "model.safetensors")
+    after = load_file(distilled.folder / "model.safetensors")
 
     assert set(before) == set(after)
     assert torch.equal(before["pooler.dense.weight"], after["pooler.dense.weight"])
 
 
-def test_the_score_is_the_explained_variance_of_hidden_states(dense: Path, tmp_path: Path) -> None:
+def test_the_score_is_the_explained_variance_of_hidden_states(
+    dense: Path, distilled: DistilledEncoder
+) -> None:
     """It equals R^2 of Transformers' own hidden states, the mean over the layers."""
-    run_config = config(dense, tmp_path / "o", PATTERNS[0])
-    found = distil_encoder(run_config, Silent())
-
     tokenizer = AutoTokenizer.from_pretrained(dense)
-    texts = [example.text for example in run_config.data.holdout]
+    texts = [example.text for example in texts_data(examples(80), 0.2).holdout]
     inputs = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
     real = inputs["attention_mask"].bool()
     states = []
-    for folder in (dense, found.folder):
+    for folder in (dense, distilled.folder):
         with torch.no_grad():
             model = AutoModel.from_pretrained(folder)
             states.append(model(**inputs, output_hidden_states=True).hidden_states[1:])
@@ -123,7 +127,9 @@ def test_the_score_is_the_explained_variance_of_hidden_states(dense: Path, tmp_p
     for teacher, student in zip(*states, strict=True):
         t, s = teacher[real], student[real]
         shares.append(1 - (t - s).square().sum() / (t - t.mean(0)).square().sum())
-    assert found.explained_variance == pytest.approx(float(torch.stack(shares).mean()), abs=1e-4)
+    assert distilled.explained_variance == pytest.approx(
+        float(torch.stack(shares).mean()), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("pattern", PATTERNS[:2], ids=str)
@@ -169,9 +175,10 @@ def test_zeros_stay_on_the_way_to_an_artefact(
     assert artefact.manifest.parity.max_difference < 1e-4
 
 
-def test_a_stopped_run_ends_as_if_it_was_not(dense: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_ends_as_if_it_was_not(
+    dense: Path, distilled: DistilledEncoder, tmp_path: Path
+) -> None:
     """Stopped between two mask updates, it ends with the same bits and score."""
-    whole = distil_encoder(config(dense, tmp_path / "whole", PATTERNS[0]), Silent())
     halves = config(dense, tmp_path / "halves", PATTERNS[0])
     with pytest.raises(Interrupted, match="of encoder"):
         distil_encoder(replace(halves, should_stop=StopAfter(3)), Silent())
@@ -181,9 +188,9 @@ def test_a_stopped_run_ends_as_if_it_was_not(dense: Path, tmp_path: Path) -> Non
 
     resumed = distil_encoder(replace(halves, resume=True), Silent())
 
-    weights = [load_file(one.folder / "model.safetensors") for one in (whole, resumed)]
+    weights = [load_file(one.folder / "model.safetensors") for one in (distilled, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert resumed.explained_variance == whole.explained_variance
+    assert resumed.explained_variance == distilled.explained_variance
     assert not list(resumed.folder.glob("*state*")) and not list(resumed.folder.glob("best*"))
 
 
