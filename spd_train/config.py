@@ -24,6 +24,9 @@ from spd_train.prune_recipe import (
 
 _COMPARE = "compare it with the recipe in a spd.json that this version wrote"
 
+# What a checkpoint records beside its recipe: settings that fit the labels of its data alone.
+OF_LABELS = ("class_weights", "focal_gamma", "metric", "soft_label_rows")
+
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 GraftShape = Literal["none", "constant", "linear", "paper"]
 GraftUnit = Literal["layer", "sublayer"]
@@ -289,7 +292,8 @@ class Recipe:
         spelled = value["pattern"]
         pattern = None if spelled is None else parse_pattern(str(spelled), value["sparsity"])
         # Recipes that were written before texts could be read in windows have no such field.
-        fields = {"windows": None, **{n: part for n, part in value.items() if n != "sparsity"}}
+        known = {n: part for n, part in value.items() if n not in ("sparsity", *OF_LABELS)}
+        fields = {"windows": None, **known}
         recipe = value_of(
             cls,
             {**fields, "pattern": None},

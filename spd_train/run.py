@@ -314,7 +314,7 @@ def _finish(
         calibration=calibration,
         split=config.data.dev_name,
         scored_rows=rows_of_one(config.data.dev),
-        recipe=config.recipe.to_json(),
+        recipe=config.recorded_recipe(),
         parents=parents,
         origins=origins,
         pattern=pattern,

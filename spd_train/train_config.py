@@ -86,6 +86,21 @@ class TrainConfig:
             "start": None if self.start is None else identity_of(str(self.start)),
         }
 
+    def recorded_recipe(self) -> dict[str, Any]:
+        """The recipe with what fits the labels of this data alone, for the checkpoint.
+
+        A recipe that is read from a checkpoint leaves that out (``spd_train.config.OF_LABELS``).
+        """
+        labels, loss = self.task.labels, self.label_loss
+        soft = sum(isinstance(example.label, tuple) for example in self.data.train)
+        found = {
+            "class_weights": dict(zip(labels, loss.weights, strict=True)) if loss.weights else None,
+            "focal_gamma": loss.focal_gamma or None,
+            "metric": self.metric,
+            "soft_label_rows": None if self.task.is_multi_label else soft or None,
+        }
+        return {**self.recipe.to_json(), **{k: v for k, v in found.items() if v is not None}}
+
     def refuse_unused_texts(self) -> None:
         """Refuse unlabelled texts where nothing is distilled, or where the loss needs labels.
 

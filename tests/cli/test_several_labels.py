@@ -9,6 +9,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from spd_deploy.domain.tasks import TASKS
+from spd_deploy.hub.card import card_of
+from spd_deploy.hub.model_facts import facts_of
+from spd_train.recipes import recipe_named
 from tests.cli.running import run_in
 from tests.tiny import WORDS, tiny_model
 
@@ -75,6 +78,21 @@ def test_a_run_records_how_its_labels_are_weighed(place: Path) -> None:
     assert found["metric"] == "macro_f1" and found["label_loss"]["focal_gamma"] == 1.0
     assert len(found["label_loss"]["weights"]) == 3 and min(found["label_loss"]["weights"]) > 1
     assert "class weights: blame " in (place / "said").read_text()
+
+
+def test_the_card_says_how_its_labels_are_weighed(place: Path) -> None:
+    """It has the weight of each label; a recipe that is read from the checkpoint has none."""
+    weights = json.loads((place / "run/run.json").read_text())["label_loss"]["weights"]
+    recorded = json.loads((place / "run/spd.json").read_text())["recipe"]
+
+    card = card_of(facts_of(place / "run"), "us/run", license_=None, speed=None)
+
+    assert recorded["class_weights"] == dict(
+        zip(["blame", "cinema", "praise"], weights, strict=True)
+    )
+    assert "| class_weights.blame | " in card and "| focal_gamma | 1 |" in card
+    assert "| metric | macro_f1 |" in card
+    assert recipe_named(str(place / "run")).to_json().items() <= recorded.items()
 
 
 def test_lists_and_texts_are_scored_alike(place: Path) -> None:
