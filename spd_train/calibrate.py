@@ -113,11 +113,16 @@ def scaled_head(state: Mapping[str, Tensor], encoder: Encoder, factor: float) ->
 
 def scale_head(model: nn.Module, encoder: Encoder, factor: float) -> None:
     """Multiply a model's logits by a factor, in place."""
-    parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name in _head_tensors(encoder):
-            if name in parameters:
-                parameters[name].mul_(factor)
+        for parameter in head_parameters(model, encoder).values():
+            parameter.mul_(factor)
+
+
+def head_parameters(model: nn.Module, encoder: Encoder) -> dict[str, nn.Parameter]:
+    """``weight`` and ``bias`` of the layer that gives the logits, as far as it has them."""
+    parameters = dict(model.named_parameters())
+    names = _head_tensors(encoder)
+    return {n.rpartition(".")[2]: parameters[n] for n in names if n in parameters}
 
 
 def _head_tensors(encoder: Encoder) -> tuple[str, str]:

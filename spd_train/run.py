@@ -26,6 +26,7 @@ from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.tasks import ProblemType
 from spd_deploy.domain.temperature import TemperatureScaling
 from spd_train.begun_run import begun_run
 from spd_train.calibrate import scale_head, scaled_head
@@ -38,6 +39,7 @@ from spd_train.plots.curves import draw_curves
 from spd_train.pruning.masks import targets_of
 from spd_train.pruning.permutation.permute import reorder_for
 from spd_train.pruning.pruner import Pruner
+from spd_train.regression_head import start_at_labels
 from spd_train.run_folder import local_sha256, remove_state
 from spd_train.save_checkpoint import Zeros, describe_checkpoint, rows_of_one
 from spd_train.setup import PreparedRun, calibration_of, prepare_run, score_on_dev
@@ -110,6 +112,9 @@ def _train_dense(
     distributed.barrier()
     torch.manual_seed(config.recipe.seed)  # the classification head is initialised at random
     model = load_classifier(config.model, config.task, note=progress.note)
+    if config.task.problem_type is ProblemType.REGRESSION:
+        numbers = [float(one.label) for one in config.data.train]
+        start_at_labels(model, encoder_sizes(model), numbers)
     zeros, masks = None, None
     if config.keep_masks:
         zeros, masks = zeros_of(model, encoder_sizes(model), config.model)
