@@ -7,9 +7,7 @@ from pathlib import Path
 
 from serve.model_card import ModelCard, card_of
 from serve.settings import ServeSettings
-from serve.text_windows import AS_SERVED, windows_of
 from serve.warm_up import warm_up
-from spd_deploy.domain.long_texts import differs_from_training
 from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Tokenizer
@@ -73,8 +71,6 @@ def open_served(
             card=card_of(opened.source, self_test=opened.self_test),
         )
         limits = settings or ServeSettings()
-        if warning := differs_from_training(opened.source.recipe, windows_of(limits, AS_SERVED)):
-            say(f"model {served.name}: {warning}")
         warm_up(
             served.name,
             served.session,

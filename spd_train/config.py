@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 
 from spd_deploy.domain.documents import value_of
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.runtime_choice import Device as Device
 from spd_train.prune_recipe import (
@@ -222,7 +221,6 @@ class Recipe:
         batch_size: rows of a step, over all processes and micro-batches.
         accumulate: micro-batches in which each process computes a step.
         max_tokens: length to which a text or pair is cut.
-        windows: how longer texts are read in windows of that length; None where they are cut.
         holdout: share of train that becomes validation rows, on which the best checkpoint is
             chosen, in [0, 1).
         max_steps: upper bound on the student's steps; None for no bound.
@@ -241,7 +239,6 @@ class Recipe:
     batch_size: int = 32
     accumulate: int = 1
     max_tokens: int = 128
-    windows: TextWindows | None = None
     holdout: float = 0.1
     max_steps: int | None = None
     seed: int = 0
@@ -291,9 +288,7 @@ class Recipe:
                 raise BadSetting("the recipe lacks a field", got=name, fix=_COMPARE)
         spelled = value["pattern"]
         pattern = None if spelled is None else parse_pattern(str(spelled), value["sparsity"])
-        # Recipes that were written before texts could be read in windows have no such field.
-        known = {n: part for n, part in value.items() if n not in ("sparsity", *OF_LABELS)}
-        fields = {"windows": None, **known}
+        fields = {n: part for n, part in value.items() if n not in ("sparsity", *OF_LABELS)}
         recipe = value_of(
             cls,
             {**fields, "pattern": None},

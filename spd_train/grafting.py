@@ -176,7 +176,7 @@ class GraftedNetwork(nn.Module):
         try:
             answer = self.model(**batch.model_inputs(self.model.config))
             return Trace(
-                logits_BC=batch.pooled(answer.logits),
+                logits_BC=answer.logits,
                 hidden_BSH=tuple(hidden),
                 attention_BASS=tuple(attention),
             )

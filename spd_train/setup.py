@@ -89,9 +89,7 @@ def prepare_run(
     recipe = config.recipe
     encoder = encoder_sizes(model)
     max_tokens = min(recipe.max_tokens, encoder.positions)
-    tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens).in_windows(
-        recipe.windows, pairs=config.task.has_pair
-    )
+    tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
     types = getattr(model.config, "type_vocab_size", None)
     refuse_unembedded(tokenizer, encoder, config.teacher or config.model, types=types)
     rows = tokenise(config.data.train, tokenizer)
@@ -183,10 +181,10 @@ def calibration_on(
         autocast: context of the passes over the batches.
     """
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
-    ends = np.cumsum([rows[i].tokens.n_read for i in shuffled])
+    ends = np.cumsum([len(rows[i].tokens) for i in shuffled])
     count = min(len(shuffled), int(np.searchsorted(ends, tokens)) + 1)
     texts = [rows[i] for i in shuffled[:count]]
-    order = by_length(texts, batch_size=_CALIBRATION_BATCH)
+    order = by_length([len(t.tokens) for t in texts], batch_size=_CALIBRATION_BATCH)
     return Calibration(
         batches=[batch_of([texts[i] for i in b], pad_id=pad_id, device=device) for b in order],
         autocast=autocast,

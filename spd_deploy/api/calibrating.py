@@ -169,7 +169,7 @@ def calibrate(
         agreed = agreed_task(model.task, name)
         _refuse_unfit(agreed, below)
         refuse_unlabelled(agreed, file)
-        opened = model.opened().reading(windows, recorder.note)
+        opened = model.opened().reading(windows)
         encoder = EncodesOnce(opened.tokenizer)
         from spd_train.data.validation_rows import rows_to_calibrate
 

@@ -194,7 +194,7 @@ def compare(
     options: dict[str, Any] = {"runtime": runtime, "device": device, "threads": threads}
     with load(sparse, **options) as model:
         agreed = agreed_task(model.task, name)
-        opened = model.opened().reading(windows, recorder.note)
+        opened = model.opened().reading(windows)
         encoder = EncodesOnce(opened.tokenizer)
         scored = labelled_rows(
             agreed,

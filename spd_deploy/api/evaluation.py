@@ -169,7 +169,7 @@ def evaluate(
     folder = read_model("path", path, revision=revision, names="owned", note=recorder.note)
     with load(folder, runtime=runtime, device=device, threads=threads) as model:
         agreed = agreed_task(model.task, name)
-        opened = model.opened().reading(windows, recorder.note)
+        opened = model.opened().reading(windows)
         encoder = EncodesOnce(opened.tokenizer)
         scored = labelled_rows(
             agreed, file, split, encoder, recorder, skip_broken_rows=skip_broken_rows

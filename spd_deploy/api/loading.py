@@ -134,7 +134,7 @@ class Model(Displayed):
         windows: TextWindows | None = None,
     ) -> Predictions:
         """Answer rows that were read already, in their order; long ones in windows, or cut."""
-        return predictions_for(self.opened().reading(windows, progress.note), examples, progress)
+        return predictions_for(self.opened().reading(windows), examples, progress)
 
     def opened(self) -> "OpenedModel":
         """The session with its tokenizer and task.

@@ -95,10 +95,6 @@ def train(
     latency_table: str | PathLike[str] | None = None,
     any_machine: bool = False,
     more_texts: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
-    long_texts: Literal["cut", "windows"] | None = None,
-    window_stride: int | None = None,
-    window_pooling: Literal["mean", "max"] | None = None,
-    max_windows: int | None = None,
     recipe: str | PathLike[str] = "spd",
     epochs: float | None = None,
     max_steps: int | None = None,
@@ -186,11 +182,6 @@ def train(
         latency_table: the times of this machine, a file that ``spd map --structured`` wrote.
         any_machine: take the times of another machine in ``latency_table``.
         more_texts: files of unlabelled texts for the student, which the teacher labels.
-        long_texts: ``windows`` reads a text that is longer than ``max_tokens`` in windows, and
-            trains on their pooled logits; ``cut`` cuts it.
-        window_stride: tokens that a window shares with the one before.
-        window_pooling: ``mean`` or ``max`` of the windows' logits.
-        max_windows: windows of a text; what is behind them is cut off.
         recipe: ``spd``, ``spd-paper``, ``prune``, ``prune-kd``, ``one-shot``, or the ``spd.json``
             of an earlier run.
         epochs: the length of all the student's stages together, which keep their proportions.

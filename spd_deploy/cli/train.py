@@ -28,7 +28,6 @@ from spd_deploy.cli.options.common import (
     track_option,
 )
 from spd_deploy.cli.options.label_options import label_loss_of, label_options
-from spd_deploy.cli.options.long_text_options import long_training_text_options
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
     recipe_options,
@@ -84,7 +83,6 @@ _HEADINGS: Mapping[str, str] = {
     "model": "Model, pattern and result",
     "speedups": "Speed",
     "more_texts": "More texts",
-    "long_texts": "Long texts",
     "recipe": "Recipe",
     "epochs": "Student's training",
     "graft_schedule": "Grafting",
@@ -140,7 +138,6 @@ Example:
 @resume_option
 @speed_options
 @more_texts_option
-@long_training_text_options
 @recipe_options
 @click.option(
     "--seeds",

@@ -197,11 +197,6 @@ class Artefact:
         return self.manifest.task
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        """How the checkpoint was made, from the manifest."""
-        return self.manifest.recipe
-
-    @property
     def encoder(self) -> Encoder:
         """The sizes of its model."""
         shapes = {f"{row.name}.weight": row.shape for row in self.manifest.matrices}

@@ -4,10 +4,9 @@ Windows of a text are as Transformers' tokenizers make them with ``return_overfl
 is as long as the model reads, and shares ``stride`` tokens with the one before.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from spd_deploy.domain.errors import BadSetting, OptionConflict
 
@@ -79,25 +78,6 @@ def windows_from(
         pooling=WindowPooling(pooling or WindowPooling.MEAN),
         most=MAX_WINDOWS if most is None else most,
     )
-
-
-def differs_from_training(recipe: Mapping[str, Any], windows: TextWindows | None) -> str | None:
-    """What is wrong where a model reads long texts otherwise than in training; None where not.
-
-    Args:
-        recipe: of the model, as its ``spd.json`` or manifest has it; empty if it is not known.
-        windows: how texts are read now; None where they are cut.
-    """
-    trained = recipe.get("windows")
-    if not isinstance(trained, Mapping):
-        return None
-    pooling, stride = trained.get("pooling"), trained.get("stride")
-    if windows is not None and windows.pooling == pooling and windows.stride == stride:
-        return None
-    options = f"--long-texts windows --window-pooling {pooling}"
-    options += "" if stride is None else f" --window-stride {stride}"
-    now = "cut" if windows is None else "read in other windows"
-    return f"the model was trained on long texts in windows, and here they are {now}; add {options}"
 
 
 def with_stride(windows: TextWindows, *, max_tokens: int, room: int) -> TextWindows:

@@ -58,7 +58,7 @@ def predict_file(
         SpdError: a broken row, a column that is missing, an output that exists or cannot be
             written, or an unfinished one of something else.
     """
-    opened = opened.reading(request.windows, progress.note)
+    opened = opened.reading(request.windows)
     if request.output is None:
         with _read(request, streams) as stream:
             state = RunState()

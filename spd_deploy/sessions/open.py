@@ -1,7 +1,6 @@
 """Opens a model: an artefact in its runtime, self-tested, or a checkpoint in PyTorch."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, assert_never
@@ -16,7 +15,7 @@ from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.long_texts import TextWindows, differs_from_training
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.runtime_choice import (
     Device,
     Runtime,
@@ -70,20 +69,12 @@ class OpenedModel:
     source: Artefact | Checkpoint
     self_test: float | None = None
 
-    def reading(
-        self, windows: TextWindows | None, note: Callable[[str], None] = lambda _: None
-    ) -> Self:
+    def reading(self, windows: TextWindows | None) -> Self:
         """The same model, which reads long texts in windows; None to cut them.
-
-        Args:
-            windows: how long texts are read.
-            note: is told if the model was trained to read them otherwise.
 
         Raises:
             BadSetting: the stride is not smaller than a window.
         """
-        if warning := differs_from_training(self.source.recipe, windows):
-            note(f"warning: {warning}")
         pairs = self.task.has_pair or self.task.name == "unknown"
         return replace(self, tokenizer=self.tokenizer.in_windows(windows, pairs=pairs))
 

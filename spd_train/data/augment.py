@@ -31,7 +31,7 @@ def mix_pairs(
 
     The result depends on the arguments alone, so a resumed run and every process see the same rows.
     A second text is cut so that no row is longer than the longest row was. A changed row has the
-    label NaN, and is read in one window.
+    label NaN.
 
     Args:
         rows: all rows of the step, over all processes and micro-batches.
@@ -67,7 +67,6 @@ def _with_second(tokens: Tokens, span: slice, second: tuple[int, ...], longest: 
     return replace(
         tokens,
         ids=before + second + after,
-        overflowing=(),
         types=types[: span.start] + types[span][:1] * len(second) + types[span.stop :],
     )
 

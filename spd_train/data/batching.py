@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spd_deploy.domain.long_texts import WindowPooling
 from spd_deploy.domain.metrics import Label
 from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Tokenizer, Tokens, pad
@@ -36,18 +35,10 @@ class LabelledTokens:
     tokens: Tokens
     label: Label
 
-    @property
-    def windows(self) -> int:
-        """Number of rows that the model is given: one, or one for each window of a long text."""
-        return len(self.tokens.windows)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorBatch:
     """B rows padded to S tokens, with their labels: all rows of a step, or a micro-batch of it.
-
-    A text that is read in windows is a row for each of them. Then B is the number of windows, and
-    labels are those of fewer texts.
 
     Attributes:
         ids_BS: token ids.
@@ -57,8 +48,6 @@ class TensorBatch:
         step_rows, step_tokens: rows and real tokens of the whole step. A loss is a sum over the
             micro-batch divided by these, so the losses of all micro-batches add up to that of the
             step.
-        windows: number of rows of each text, in order; empty if each text is one row.
-        pooling: how the logits of a text's windows become its own.
     """
 
     ids_BS: Tensor
@@ -67,8 +56,6 @@ class TensorBatch:
     labels_B: Tensor
     step_rows: int
     step_tokens: int
-    windows: tuple[int, ...] = ()
-    pooling: WindowPooling = WindowPooling.MEAN
 
     @property
     def real_share(self) -> float:
@@ -87,18 +74,9 @@ class TensorBatch:
             inputs["token_type_ids"] = self.types_BS
         return inputs
 
-    def pooled(self, logits_BC: Tensor) -> Tensor:
-        """The logits of each text, of those of its windows, as ``window_pooling`` has them."""
-        if not self.windows:
-            return logits_BC
-        parts = torch.split(logits_BC, list(self.windows))
-        if self.pooling is WindowPooling.MAX:
-            return torch.stack([part_WC.amax(0) for part_WC in parts])
-        return torch.stack([part_WC.mean(0) for part_WC in parts])
-
 
 def tokenise(examples: Sequence[Example], tokenizer: Tokenizer) -> list[LabelledTokens]:
-    """The examples as token ids, each cut to the tokenizer's maximum length, or in windows."""
+    """The examples as token ids, each cut to the tokenizer's maximum length."""
     return [
         LabelledTokens(
             tokens=tokenizer.encode(example.text, example.pair),
@@ -137,30 +115,10 @@ def batches_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def by_length(rows: Sequence[LabelledTokens], *, batch_size: int) -> list[list[int]]:
-    """Row indices of batches for evaluation, the longest first: too little memory shows at once.
-
-    Args:
-        rows: the rows.
-        batch_size: rows of a batch; the windows of a text count as rows, and stay together.
-    """
-    order = sorted(range(len(rows)), key=lambda row: (-rows[row].windows, -len(rows[row].tokens)))
-    return within_windows(order, [row.windows for row in rows], batch_size)
-
-
-def within_windows(
-    order: Sequence[int], windows: Sequence[int], batch_size: int
-) -> list[list[int]]:
-    """Row indices in ``order``, in batches of at most ``batch_size`` windows, or of one text."""
-    batches: list[list[int]] = []
-    filled = batch_size
-    for row in order:
-        if filled + windows[row] > batch_size:
-            batches.append([])
-            filled = 0
-        batches[-1].append(row)
-        filled += windows[row]
-    return batches
+def by_length(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Row indices of batches for evaluation, the longest first: too little memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def batch_of(
@@ -179,17 +137,14 @@ def batch_of(
         step: all rows of the step if ``rows`` are a part of it.
     """
     whole = rows if step is None else step
-    batch = pad([window for row in rows for window in row.tokens.windows], pad_id=pad_id)
-    counts = tuple(row.windows for row in rows)
+    batch = pad([row.tokens for row in rows], pad_id=pad_id)
     return TensorBatch(
         ids_BS=torch.from_numpy(batch.ids_BS).to(device),
         mask_BS=torch.from_numpy(batch.mask_BS).to(device),
         types_BS=torch.from_numpy(batch.types_BS).to(device),
         labels_B=labels_tensor([row.label for row in rows]).to(device),
         step_rows=len(whole),
-        step_tokens=sum(row.tokens.n_read for row in whole),
-        windows=counts if max(counts) > 1 else (),
-        pooling=rows[0].tokens.pooling,
+        step_tokens=sum(len(row.tokens) for row in whole),
     )
 
 

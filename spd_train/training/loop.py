@@ -114,8 +114,7 @@ def take_step(
     training.optimizer.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
     for i, positions in enumerate(batch.micro_batches):
-        part = distributed.rank * len(batch.micro_batches) + i
-        seed = step_seed(training.context.seed, step, part)
+        seed = step_seed(training.context.seed, step, distributed.rank * loop.accumulate + i)
         _seed(seed, distributed.kind)
         last = i == len(batch.micro_batches) - 1
         micro_terms = _micro_step(training, module, batch, positions, last=last)

@@ -3,12 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spd_train.data.batching import (
-    LabelledTokens,
-    batches_per_epoch,
-    epoch_batches,
-    within_windows,
-)
+from spd_train.data.batching import LabelledTokens, batches_per_epoch, epoch_batches
 from spd_train.training.base import Training
 from spd_train.training.distributed import micro_batches
 
@@ -30,7 +25,7 @@ class StepBatch:
     @property
     def real_share(self) -> float:
         """Share of real tokens if the step were padded as one batch, in (0, 1]."""
-        lengths = [len(window) for row in self.rows for window in row.tokens.windows]
+        lengths = [len(row.tokens) for row in self.rows]
         return sum(lengths) / (max(lengths) * len(lengths))
 
 
@@ -48,13 +43,12 @@ def step_batches(
         training: gives the number of steps, the seed and the processes, and augments the rows.
         rows: the training set.
         batch_size: rows of a step, over all processes and micro-batches.
-        accumulate: micro-batches of a step in each process; there are more where texts have so
-            many windows that a micro-batch would have more than its share of ``batch_size``.
+        accumulate: micro-batches of a step in each process.
         first: the first step, from 0.
     """
     context = training.context
     distributed = context.distributed
-    lengths = [row.tokens.n_read for row in rows]
+    lengths = [len(row.tokens) for row in rows]
     per_epoch = batches_per_epoch(len(rows), batch_size)
     order: list[list[int]] = []
     for step in range(first, training.total_steps):
@@ -62,33 +56,11 @@ def step_batches(
         if not order or position == 0:
             order = epoch_batches(lengths, batch_size=batch_size, seed=context.seed, epoch=epoch)
         numbers = order[position]
+        shares = micro_batches(
+            len(numbers),
+            world_size=distributed.world_size,
+            rank=distributed.rank,
+            accumulate=accumulate,
+        )
         step_rows = training.rows_for([rows[i] for i in numbers], step)
-        windows = [row.windows for row in step_rows]
-        most = max(1, batch_size // (distributed.world_size * accumulate))
-        shares = [
-            parts_within(
-                micro_batches(
-                    len(numbers),
-                    world_size=distributed.world_size,
-                    rank=rank,
-                    accumulate=accumulate,
-                ),
-                windows,
-                most,
-            )
-            for rank in range(distributed.world_size)
-        ]
-        # Each process takes part in as many collective operations as the others.
-        count = max(map(len, shares))
-        own = shares[distributed.rank]
-        own += [[] for _ in range(count - len(own))]
-        yield step, StepBatch(rows=step_rows, numbers=numbers, micro_batches=own)
-
-
-def parts_within(
-    shares: Sequence[Sequence[int]], windows: Sequence[int], most: int
-) -> list[list[int]]:
-    """Micro-batches in parts of at most ``most`` windows, where a text has several."""
-    if max(windows, default=1) == 1:
-        return [list(share) for share in shares]
-    return [part for share in shares for part in within_windows(share, windows, most) or [[]]]
+        yield step, StepBatch(rows=step_rows, numbers=numbers, micro_batches=shares)

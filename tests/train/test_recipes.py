@@ -87,15 +87,7 @@ def paths(value: dict[str, Any], above: str = "") -> list[str]:
 FIELDS = paths(recipe_named("spd").to_json())
 
 
-def test_a_recipe_without_windows_cuts_long_texts() -> None:
-    """Recipes had no such field before texts could be read in windows, and mean the same."""
-    value = recipe_named("spd").to_json()
-    del value["windows"]
-
-    assert Recipe.from_json(value) == recipe_named("spd")
-
-
-@pytest.mark.parametrize("path", [path for path in FIELDS if path != "windows"])
+@pytest.mark.parametrize("path", FIELDS)
 def test_a_missing_field_is_named(path: str) -> None:
     """No field has a default in a file: an older recipe does not change its meaning in silence."""
     value = recipe_named("spd").to_json()

@@ -44,18 +44,3 @@ def long_text_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def long_training_text_options(command: Command) -> Command:
-    """Give ``spd train`` the options; a recipe may say how long texts are read, so none is set."""
-    choose = click.option(
-        "--long-texts",
-        type=click.Choice(values.LONG_TEXTS.words),
-        help="What becomes of a text that is longer than --max-tokens, in training and in scoring. "
-        "cut leaves out what is behind. windows reads it in windows of that length and trains on "
-        "their pooled logits; the model is then to be served with the same options. A step takes "
-        "as much longer as texts have windows.  [default: what --recipe says, else cut]",
-    )
-    for option in reversed((choose, *_OPTIONS[1:])):
-        command = option(command)
-    return command

@@ -15,17 +15,13 @@ from spd_deploy.cli.options.recipe_table import (
 )
 from spd_deploy.cli.options.speed_options import speedups_of
 from spd_deploy.domain.folders import COMMAND
-from spd_deploy.domain.long_texts import LongTexts, windows_from
 from spd_deploy.domain.patterns import parse_pattern
 
 if TYPE_CHECKING:
     from spd_train.config import Recipe
 
 # These are no fields of the recipe, and yet change it.
-_WINDOWS = ("long_texts", "window_stride", "window_pooling", "max_windows")
-_COMPOSING = (
-    "pattern", "sparsity", "speedups", "max_drop", "exclude", "recipe", "epochs", *_WINDOWS,
-)  # fmt: skip
+_COMPOSING = ("pattern", "sparsity", "speedups", "max_drop", "exclude", "recipe", "epochs")
 
 
 def recipe_options(command: Command) -> Command:
@@ -79,9 +75,6 @@ def recipe_from(options: Mapping[str, Any]) -> "Recipe":
         settings["pattern"] = parse_pattern(options["pattern"], options["sparsity"])
     if options["exclude"]:
         settings["student.pruning.exclude"] = options["exclude"]
-    if any(options[name] is not None for name in _WINDOWS):
-        long_texts, *of_windows = (options[name] for name in _WINDOWS)
-        settings["windows"] = windows_from(long_texts or LongTexts.CUT, *of_windows)
     recipe = with_fields(recipe_named(options["recipe"], settings.get("pattern")), settings)
     if options["epochs"] is not None:
         recipe = with_field(recipe, "student", recipe.student.lasting(options["epochs"]))

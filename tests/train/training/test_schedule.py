@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.text import Tokens
 from spd_train.config import Decay, GraftRecipe, GraftShape, StudentRecipe
-from spd_train.data.batching import LabelledTokens, batches_per_epoch, by_length, epoch_batches
+from spd_train.data.batching import batches_per_epoch, by_length, epoch_batches
 from spd_train.training.schedule import (
     Stages,
     cubic_share,
@@ -113,9 +112,7 @@ def test_epochs_differ() -> None:
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=100))
 def test_evaluation_batches_hold_every_row_once(lengths: list[int]) -> None:
     """Longest first, all rows, none twice."""
-    rows = [LabelledTokens(tokens=Tokens(ids=(1,) * n, types=(0,) * n), label=0.0) for n in lengths]
-
-    found = by_length(rows, batch_size=7)
+    found = by_length(lengths, batch_size=7)
 
     assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
     assert lengths[found[0][0]] == max(lengths)
