@@ -6,7 +6,8 @@ from pathlib import Path
 from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting
 from spd_deploy.domain.export_shapes import exportable_architecture
-from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
+from spd_deploy.domain.task_agreement import refuse_other_answers
+from spd_deploy.domain.tasks import TASKS, Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.sessions.checkpoint_tokenizer import (
     refuse_unembedded,

@@ -32,7 +32,7 @@ from spd_deploy.domain.temperature import (
     TemperatureScaling,
     is_calibrated_by_temperature,
 )
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.domain.text_encoder import EncodesOnce
 from spd_deploy.domain.threshold_choice import ThresholdGoal, choose_threshold
 
 if TYPE_CHECKING:

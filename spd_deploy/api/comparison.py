@@ -15,8 +15,9 @@ from spd_deploy.api.values import WholeNumber, read_path, read_text, read_window
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.task_agreement import same_answers
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.domain.text_encoder import EncodesOnce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -242,7 +243,7 @@ def _refuse_other_task(model: Model, task: Task) -> None:
     Raises:
         BadSetting: its labels are others, or in another order.
     """
-    if not model.task.answers(task):
+    if not same_answers(model.task, task):
         raise BadSetting(
             "the two models answer different tasks",
             got=f"{model.path} answers {', '.join(model.labels) or 'a number'}",

@@ -16,8 +16,9 @@ from spd_deploy.domain.coverage import Coverage
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.tasks import ProblemType, Task, refuse_other_answers, task_named
-from spd_deploy.domain.text import EncodesOnce, TextEncoder
+from spd_deploy.domain.task_agreement import refuse_other_answers
+from spd_deploy.domain.tasks import ProblemType, Task, task_named
+from spd_deploy.domain.text_encoder import EncodesOnce, TextEncoder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.domain.text_encoder import EncodesOnce
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.timing.machine_load import LoadObserver
 

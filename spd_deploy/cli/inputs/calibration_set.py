@@ -24,7 +24,8 @@ from spd_deploy.domain.temperature import (
     error_of,
     is_calibrated_by_temperature,
 )
-from spd_deploy.domain.text import Batch, EncodesOnce, Tokenizer, Tokens
+from spd_deploy.domain.text import Batch, Tokenizer, Tokens
+from spd_deploy.domain.text_encoder import EncodesOnce
 from spd_deploy.domain.text_lengths import Lengths
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 
