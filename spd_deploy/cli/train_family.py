@@ -14,7 +14,7 @@ from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text_encoder import EncodesOnce
-from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_as_trained
 from spd_deploy.timing.machine_load import LoadObserver
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ def family_comparer(
     def texts(checkpoint: "Checkpoint") -> "CalibrationSet":
         """The texts that a model is calibrated and scored on; what int8 loses is shown."""
         return calibration_set_of(
-            checkpoint, EncodesOnce(tokenizer_of(checkpoint)), task, data, math.inf, Silent()
+            checkpoint,
+            EncodesOnce(tokenizer_as_trained(checkpoint)),
+            task,
+            data,
+            math.inf,
+            Silent(),
         )
 
     def compare(models: Mapping[str, Path]) -> "Comparison":

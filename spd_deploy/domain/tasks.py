@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from spd_deploy.domain.decision import Decision
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.trained_rows import TrainedRows
 
 
@@ -72,6 +73,7 @@ class Task:
         separator: what stands between the labels of a row in a text file, of a multi-label task.
         ordinal: of a regression whose number is rounded to a label, the labels from the lowest to
             the highest (:mod:`spd_deploy.domain.ordinal`).
+        windows: how a model of this task read long texts in training; None where they were cut.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Task:
     decision: Decision = field(default_factory=Decision)
     separator: str = "|"
     ordinal: tuple[str, ...] = ()
+    windows: TextWindows | None = None
 
     @property
     def has_pair(self) -> bool:
@@ -168,6 +171,7 @@ class Task:
                 decision=Decision.from_json(value.get("decision") or {}, value["labels"]),
                 separator=str(value.get("separator", "|")),
                 ordinal=tuple(map(str, value.get("ordinal", ()))),
+                windows=TextWindows.from_json(value.get("windows")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, BadSetting) as err:
             raise BadCheckpoint(
