@@ -280,10 +280,18 @@ def _speed(speed: SpeedFacts | None) -> Iterator[str]:
         yield f"Caveat: {caveat}."
 
 
+def _longer(facts: ModelFacts) -> str:
+    """What becomes of longer texts."""
+    windows = facts.task.windows
+    if windows is None:
+        return "what is longer is cut"
+    return f"it was trained to read what is longer in {windows}, {windows.most} windows at most"
+
+
 def _limits(facts: ModelFacts) -> Iterator[str]:
     """Where it should not be trusted."""
     lines = [
-        f"It reads {facts.max_tokens} tokens; what is longer is cut.",
+        f"It reads {facts.max_tokens} tokens; {_longer(facts)}.",
         "Its scores hold for texts like those that they were measured on. Other domains and "
         "languages were not measured.",
         "How its errors are spread over groups of people was not measured.",

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
+from spd_deploy.domain.long_texts import TextWindows, WindowPooling
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
 from spd_train.recipes import with_field
 from spd_train.run import run
+from spd_train.train_config import TrainConfig
 from spd_train.training.distributed import Distributed, micro_batches
 from spd_train.training.metrics_log import METRICS_FILE, Record, read_metrics_log
 from spd_train.training.state import STATE_FILE
@@ -41,6 +43,12 @@ def calm(recipe: Recipe) -> Recipe:
     return with_field(
         with_field(recipe, "student.dropout", False), "student.pruning.reconstruct", False
     )
+
+
+def in_windows(config: TrainConfig) -> TrainConfig:
+    """The run with texts that are read in windows of six tokens."""
+    recipe = replace(config.recipe, max_tokens=6)
+    return replace(config, recipe=recipe, windows=TextWindows(pooling=WindowPooling.MAX))
 
 
 def parts_of(windows: list[int], count: int, accumulate: int, most: int) -> list[list[list[int]]]:
@@ -197,3 +205,12 @@ def test_what_two_processes_finished_is_finished_for_both(two: Path) -> None:
     said = [json.loads((two / f"finished-{rank}.json").read_text()) for rank in (0, 1)]
 
     assert said == [json.loads(json.dumps(open_checkpoint(two / "spd").to_json()))] * 2
+
+
+def test_windows_are_spread_over_processes(teacher: Path, two: Path, tmp_path: Path) -> None:
+    """Two processes, each in as many parts as the windows need, have the losses of one."""
+    config = config_for(teacher, tmp_path / "alone", calm(RECIPES["spd"]))
+    run(in_windows(replace(config, model=None, teacher=str(teacher))), Silent())
+
+    ours, theirs = (read_metrics_log(f / METRICS_FILE) for f in (two / "windows", config.output))
+    assert_alike(ours, theirs, within=1e-4)
