@@ -27,7 +27,7 @@ from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import task_named
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.domain.text_encoder import EncodesOnce
 from spd_deploy.machine.facts import this_machine
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.timing.machine_load import load_average

@@ -13,6 +13,7 @@ from spd_deploy.domain.errors import BadModel, NotWritten
 from spd_deploy.domain.files import read_json, refuse_existing, write_json
 from spd_deploy.domain.model_config import labels_of
 from spd_deploy.domain.runtime_choice import Runtime
+from spd_deploy.domain.task_agreement import same_answers
 from spd_deploy.domain.text import TOKENIZER_FILE, TOKENIZER_FILES
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of, write_tokenizer
 
@@ -135,7 +136,7 @@ def _refuse_other_labels(checkpoint: Checkpoint) -> None:
     task, found = checkpoint.task, labels_of(read_config(checkpoint.folder))
     if not task.labels or len(found) != len(task.labels):
         return
-    if not replace(task, labels=found).answers(task):
+    if not same_answers(replace(task, labels=found), task):
         raise BadModel(
             f"{checkpoint.folder} is described with other labels than its {CONFIG_FILE} has",
             got=f"{', '.join(task.labels)} and {', '.join(found)}",

@@ -27,6 +27,7 @@ from serve.text_windows import (
     reader_of,
     refuse_too_many_windows,
     results_of_texts,
+    settings_of_model,
     windows_of,
 )
 from serve.texts import (
@@ -118,6 +119,7 @@ class Classifier:
         Raises:
             BadSetting: the server's window stride is not smaller than the model's windows.
         """
+        settings = settings_of_model(settings, served.task.windows)
         pairs = served.takes != "single"
         self._reader = served.tokenizer.in_windows(windows_of(settings, AS_SERVED), pairs=pairs)
         if settings.window_stride is not None:  # a request may ask for windows with it

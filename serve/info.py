@@ -11,6 +11,7 @@ from serve.protocols import native
 from serve.protocols.input_spec import InputSpec, example_of
 from serve.protocols.tei.tei_info import TeiInfo, tei_info_of
 from serve.settings import ServeSettings
+from serve.text_windows import settings_of_model
 from spd_deploy.domain.artefact import Parity
 from spd_deploy.domain.decision import Threshold
 from spd_deploy.domain.scores import score_owner, whose
@@ -136,7 +137,7 @@ def info_of(
         abstain_below=task.decision.abstain_below,
         checkpoint_sha256=card.sha256,
         runtime=runs,
-        limits=settings,
+        limits=settings_of_model(settings, task.windows),
         exported_with=dict(card.versions),
         served_with=versions_of("fastapi", "numpy", "tokenizers", "uvicorn"),
     )
@@ -154,6 +155,6 @@ def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
         largest_id=served.tokenizer.last_token()[1],
         example_ids=served.tokenizer.encode(*example_of(served.takes)).ids,
         largest_stride=max(0, served.tokenizer.window_room(pairs=served.takes != "single") - 1),
-        long_texts=settings.long_texts,
+        long_texts=settings_of_model(settings, served.task.windows).long_texts or "cut",
         drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.long_texts import MAX_WINDOWS, LongTexts, WindowPooling
+from spd_deploy.domain.long_texts import LongTexts, WindowPooling
 
 # Requests of so many inputs as are allowed must fit, whatever the limit on keys says.
 _NODES_PER_INPUT = 8
@@ -53,12 +53,16 @@ class ServeSettings:
             requests get 429.
         long_texts: what becomes of texts that are longer than the model reads, where a request does
             not say it. cut leaves out what is behind the longest input. windows reads them in
-            windows of that length and pools their logits.
+            windows of that length and pools their logits. Where nothing is given, as the model was
+            trained.
         window_stride: tokens that a window of a text shares with the one before, as the stride of
-            Transformers' tokenizers. Where none is given, a quarter of the model's longest input.
-        window_pooling: how the logits of a text's windows become those of the text.
+            Transformers' tokenizers. Where none is given, as the model was trained, or a quarter of
+            its longest input.
+        window_pooling: how the logits of a text's windows become those of the text. Where nothing
+            is given, as the model was trained, or mean.
         max_windows: most windows of a text. What is behind them is cut off, or the text is refused
-            if the request sets truncate to false.
+            if the request sets truncate to false. Where nothing is given, as the model was trained,
+            or 16.
         max_chars_per_token: a text with more characters than this times the model's longest input
             is tokenised from its beginning only, or refused if the request sets truncate to false.
             A text in windows may have so many times more.
@@ -95,10 +99,10 @@ class ServeSettings:
     max_queue_tokens: int = 65_536
     max_batch_s: float = 0.1
     max_queue_chars: int = 4_000_000
-    long_texts: Literal["cut", "windows"] = "cut"
+    long_texts: Literal["cut", "windows"] | None = None
     window_stride: int | None = None
-    window_pooling: Literal["mean", "max"] = "mean"
-    max_windows: int = MAX_WINDOWS
+    window_pooling: Literal["mean", "max"] | None = None
+    max_windows: int | None = None
     max_chars_per_token: int = 32
     tokenizer_threads: int = 2
     max_connections: int = 1_000
@@ -117,11 +121,15 @@ class ServeSettings:
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if name in _WORDS:
-                allowed, must = value in _WORDS[name], f"be {' or '.join(_WORDS[name])}"
+                allowed, must = (
+                    value is None or value in _WORDS[name],
+                    f"be {' or '.join(_WORDS[name])}",
+                )
             elif name == "window_stride":
                 allowed, must = value is None or value >= 0, "be 0 or more"
             else:
-                allowed, must = isinstance(value, bool) or value > 0, "be positive"
+                positive = value is None or isinstance(value, bool) or value > 0
+                allowed, must = positive, "be positive"
             if not allowed:
                 raise BadSetting(
                     f"{name} must {must}", got=value, fix="leave it out for the default"

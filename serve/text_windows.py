@@ -4,7 +4,7 @@ The server's settings say what becomes of long texts, where a request does not s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, validated, whole
 from serve.settings import ServeSettings
 from spd_deploy.domain.errors import BadSetting, MalformedRequest, TextTooLong
-from spd_deploy.domain.long_texts import LongTexts, TextWindows, windows_from
+from spd_deploy.domain.long_texts import MAX_WINDOWS, LongTexts, TextWindows, WindowPooling
 from spd_deploy.domain.text import Tokenizer, Tokens
 from spd_deploy.domain.window_pooling import pooled
 
@@ -102,14 +102,34 @@ class AskedWindows:
 AS_SERVED = AskedWindows()
 
 
+def settings_of_model(settings: ServeSettings, trained: TextWindows | None) -> ServeSettings:
+    """The settings, of which those of windows are completed by the ones of a model's training.
+
+    Args:
+        settings: the server's.
+        trained: how the model read long texts in training; None where they were cut.
+    """
+    usual = trained or TextWindows()
+    return replace(
+        settings,
+        long_texts=settings.long_texts or ("cut" if trained is None else "windows"),
+        window_stride=usual.stride if settings.window_stride is None else settings.window_stride,
+        window_pooling=settings.window_pooling or usual.pooling.value,
+        max_windows=settings.max_windows or usual.most,
+    )
+
+
 def windows_of(settings: ServeSettings, asked: AskedWindows) -> TextWindows | None:
     """How long texts of a request are read; None where they are cut.
+
+    Args:
+        settings: those of the model.
+        asked: what the request says.
 
     Raises:
         MalformedRequest: a stride or a pooling where texts are cut.
     """
-    kind = asked.long_texts or settings.long_texts
-    if LongTexts(kind) is LongTexts.CUT:
+    if (asked.long_texts or settings.long_texts) != LongTexts.WINDOWS:
         if asked.stride is not None or asked.pooling is not None:
             raise MalformedRequest(
                 "window_stride and window_pooling go with windows, and long texts are cut",
@@ -117,8 +137,8 @@ def windows_of(settings: ServeSettings, asked: AskedWindows) -> TextWindows | No
             )
         return None
     stride = settings.window_stride if asked.stride is None else asked.stride
-    pooling = asked.pooling or settings.window_pooling
-    return windows_from(kind, stride, pooling, settings.max_windows)
+    pooling = WindowPooling(asked.pooling or settings.window_pooling or WindowPooling.MEAN)
+    return TextWindows(stride=stride, pooling=pooling, most=settings.max_windows or MAX_WINDOWS)
 
 
 def reader_of(

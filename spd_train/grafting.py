@@ -35,7 +35,7 @@ class Trace:
     """What one forward pass computed and the distillation losses compare.
 
     Attributes:
-        logits_BC: logits of the classifier.
+        logits_BC: logits of the classifier for each text, pooled over its windows.
         hidden_BSH: hidden states after each layer, in order; empty if they are not recorded.
         attention_BASS: attention probabilities of each layer (A heads), before dropout; empty if
             they are not recorded.
@@ -176,7 +176,7 @@ class GraftedNetwork(nn.Module):
         try:
             answer = self.model(**batch.model_inputs(self.model.config))
             return Trace(
-                logits_BC=answer.logits,
+                logits_BC=batch.pooled(answer.logits),
                 hidden_BSH=tuple(hidden),
                 attention_BASS=tuple(attention),
             )

@@ -23,7 +23,7 @@ from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Tokenizer
-from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_as_trained
 from spd_train.config import Device, PrecisionChoice
 from spd_train.data.batching import LabelledTokens, tokenise
 from spd_train.data.examples import Example
@@ -141,7 +141,7 @@ def prune(config: PruneConfig, progress: Progress) -> tuple[Checkpoint, Agreemen
     recipe = config.recipe
     source = _checked_source(config)
     targets = targets_of(source.encoder, config.pattern, recipe.exclude)
-    tokenizer = tokenizer_of(source)
+    tokenizer = tokenizer_as_trained(source)
     for note in source.notes:
         progress.note(note)
     precision = choose_precision(config.precision, config.device)

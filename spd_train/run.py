@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, Scores, notes_on, open_checkpoint
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.patterns import Pattern
 from spd_deploy.domain.progress import Progress
@@ -85,7 +86,7 @@ def _checked_source(config: TrainConfig) -> str:
     source = config.teacher or config.model
     if source is None:
         raise BadSetting("nothing to train", fix="name a --model, or a --teacher")
-    check_fit(source, config.task, config.recipe, len(config.data.train))
+    check_fit(source, config.task, config.recipe, len(config.data.train), config.windows)
     if config.teacher is not None:
         check_teacher(Path(config.teacher), config.model, config.task)
     return source
@@ -144,6 +145,7 @@ def _train_dense(
         _finish(
             config,
             folder,
+            windows=prepared.windows,
             scores={arm: dev},
             calibration={} if found is None else {arm: found},
             parents=parents,
@@ -215,6 +217,7 @@ def _train_student(
         _finish(
             config,
             folder,
+            windows=prepared.windows,
             scores={"dense": dense, "sparse": dev},
             calibration=calibrations(config, prepared, training.teacher_logits, teacher, found),
             parents={"teacher": teacher.weights_sha256},
@@ -303,6 +306,7 @@ def _finish(
     config: TrainConfig,
     folder: Path,
     *,
+    windows: TextWindows | None,
     scores: Mapping[str, Scores],
     calibration: Mapping[str, TemperatureScaling],
     parents: Mapping[str, str],
@@ -313,7 +317,7 @@ def _finish(
     """Write ``spd.json``, which marks the training as finished, and remove the saved state."""
     describe_checkpoint(
         folder,
-        task=replace(config.task, trained_on=config.data.trained_on),
+        task=replace(config.task, trained_on=config.data.trained_on, windows=windows),
         max_tokens=config.recipe.max_tokens,
         scores=scores,
         calibration=calibration,

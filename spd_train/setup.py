@@ -12,6 +12,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from spd_deploy.domain.checkpoint import Scores
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.metrics import merged_scores
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
@@ -46,6 +47,7 @@ class PreparedRun:
         dev: the rows to score on at the end, by part; MNLI has two parts.
         context: devices, precision, seed and samples.
         loop: settings of the loop.
+        windows: how long texts are read, with the stride that fits the model; None cuts them.
     """
 
     rows: list[LabelledTokens]
@@ -53,6 +55,7 @@ class PreparedRun:
     dev: Mapping[str, list[LabelledTokens]]
     context: TrainContext
     loop: LoopConfig
+    windows: TextWindows | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,6 +95,7 @@ def prepare_run(
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens)
     types = getattr(model.config, "type_vocab_size", None)
     refuse_unembedded(tokenizer, encoder, config.teacher or config.model, types=types)
+    tokenizer = tokenizer.in_windows(config.windows, pairs=config.task.has_pair)
     rows = tokenise(config.data.train, tokenizer)
     samples = Samples.of(rows, tokenise(config.data.holdout, tokenizer))
     dev = {name: tokenise(part, tokenizer) for name, part in config.data.dev.items()}
@@ -121,6 +125,7 @@ def prepare_run(
             should_stop=config.should_stop,
             on_record=partial(config.on_record, folder),
         ),
+        windows=tokenizer.windows,
     )
 
 
@@ -141,11 +146,11 @@ def length_lines(
     }
     lines = [f"lengths of {name}: {part}" for name, part in lengths.items()]
     if any(part.cut for part in lengths.values()):
-        why = (
-            "a higher --max-tokens cuts fewer texts, and takes longer"
-            if by_option
-            else "the model reads no longer texts"
-        )
+        why = "the model reads no longer texts; --long-texts windows reads all of a text"
+        if by_option:
+            why = "a higher --max-tokens cuts fewer texts, and takes longer"
+        if any(part.windowed for part in lengths.values()):
+            why = "a higher --max-windows cuts fewer texts, and takes longer"
         lines[-1] += f" ({why})"
     return lines
 
@@ -181,10 +186,10 @@ def calibration_on(
         autocast: context of the passes over the batches.
     """
     shuffled = np.random.default_rng(0).permutation(len(rows)).tolist()
-    ends = np.cumsum([len(rows[i].tokens) for i in shuffled])
+    ends = np.cumsum([rows[i].tokens.n_read for i in shuffled])
     count = min(len(shuffled), int(np.searchsorted(ends, tokens)) + 1)
     texts = [rows[i] for i in shuffled[:count]]
-    order = by_length([len(t.tokens) for t in texts], batch_size=_CALIBRATION_BATCH)
+    order = by_length(texts, batch_size=_CALIBRATION_BATCH)
     return Calibration(
         batches=[batch_of([texts[i] for i in b], pad_id=pad_id, device=device) for b in order],
         autocast=autocast,

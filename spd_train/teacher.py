@@ -6,7 +6,9 @@ from pathlib import Path
 from spd_deploy.domain.checkpoint import CONFIG_FILE, open_checkpoint
 from spd_deploy.domain.errors import BadModel, BadSetting
 from spd_deploy.domain.export_shapes import exportable_architecture
-from spd_deploy.domain.tasks import TASKS, Task, refuse_other_answers
+from spd_deploy.domain.long_texts import TextWindows
+from spd_deploy.domain.task_agreement import refuse_other_answers
+from spd_deploy.domain.tasks import TASKS, Task
 from spd_deploy.domain.text import TOKENIZER_FILE, Tokenizer
 from spd_deploy.sessions.checkpoint_tokenizer import (
     refuse_unembedded,
@@ -20,7 +22,9 @@ from spd_train.pruning.masks import targets_of
 from spd_train.training.schedule import stages_of
 
 
-def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
+def check_fit(
+    source: str, task: Task, recipe: Recipe, rows: int, windows: TextWindows | None = None
+) -> None:
     """Refuse a model that spd cannot train, and a pattern, exclusion or schedule that does not fit.
 
     A model that could be trained but not exported, or whose tokenizer has more ids than the model
@@ -31,22 +35,23 @@ def check_fit(source: str, task: Task, recipe: Recipe, rows: int) -> None:
         task: the task that it is trained for.
         recipe: pattern and schedules.
         rows: number of training rows.
+        windows: how long texts are read; None cuts them.
 
     Raises:
         BadModel: the model is not supported.
         BadPattern: the pattern does not fit its matrices.
-        BadSetting: an exclusion or the schedule does not fit.
+        BadSetting: an exclusion, the schedule or the stride of windows does not fit.
     """
     config = classifier_config(source, task)
     encoder = encoder_from_config(config)
     exportable_architecture(encoder, config.to_dict())
     if (folder := Path(source)).is_dir():
         content = tokenizer_json(folder)
-        tokenizer = Tokenizer(
-            folder / TOKENIZER_FILE, max_tokens=recipe.max_tokens, content=content
-        )
+        max_tokens = min(recipe.max_tokens, encoder.positions)
+        tokenizer = Tokenizer(folder / TOKENIZER_FILE, max_tokens=max_tokens, content=content)
         types = getattr(config, "type_vocab_size", None)
         refuse_unembedded(tokenizer, encoder, folder, types=types)
+        tokenizer.in_windows(windows, pairs=task.has_pair)
     if recipe.pattern is not None:
         targets_of(encoder, recipe.pattern, recipe.student.pruning.exclude)
         stages_of(recipe.student, batches_per_epoch(rows, recipe.batch_size), recipe.max_steps)

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spd_deploy.domain.documents import text_of
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.latency_table import LatencyTable
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.structures import Structures
 from spd_deploy.domain.tasks import Task
@@ -36,6 +37,7 @@ class TrainConfig:
             machine is too busy for that; None trusts the table.
         keep_masks: the zeros of a sparse ``model`` stay zero while it is fine-tuned on the labels.
         label_loss: class weights and focal loss, of the teacher and of the student.
+        windows: how texts that are longer than the model reads are read; None cuts them.
         metric: chooses the best checkpoint; None leaves that to the task (``Task.chosen_by``).
         start: folder of a sparse student of the same teacher to prune further; None starts from the
             teacher itself.
@@ -60,6 +62,7 @@ class TrainConfig:
     measure: Callable[[Structures], float | None] | None = None
     keep_masks: bool = False
     label_loss: LabelLoss = PLAIN
+    windows: TextWindows | None = None
     metric: str | None = None
     start: Path | None = None
     resume: bool = False
@@ -82,6 +85,7 @@ class TrainConfig:
             else json.loads(text_of(self.latency.to_json())),
             "keep_masks": self.keep_masks,
             "label_loss": self.label_loss.to_json(),
+            "windows": None if self.windows is None else asdict(self.windows),
             "metric": self.metric,
             "start": None if self.start is None else identity_of(str(self.start)),
         }

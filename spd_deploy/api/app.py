@@ -54,10 +54,10 @@ def create_app(
     max_queue_tokens: int = _DEFAULTS.max_queue_tokens,
     max_batch_time: float = _DEFAULTS.max_batch_s,
     max_queue_chars: int = _DEFAULTS.max_queue_chars,
-    long_texts: Literal["cut", "windows"] = _DEFAULTS.long_texts,
+    long_texts: Literal["cut", "windows"] | None = _DEFAULTS.long_texts,
     window_stride: int | None = _DEFAULTS.window_stride,
-    window_pooling: Literal["mean", "max"] = _DEFAULTS.window_pooling,
-    max_windows: int = _DEFAULTS.max_windows,
+    window_pooling: Literal["mean", "max"] | None = _DEFAULTS.window_pooling,
+    max_windows: int | None = _DEFAULTS.max_windows,
     max_chars_per_token: int = _DEFAULTS.max_chars_per_token,
     tokenizer_threads: int = _DEFAULTS.tokenizer_threads,
     warm_up_timeout: float = _DEFAULTS.warm_up_timeout_s,
@@ -99,10 +99,11 @@ def create_app(
         max_queue_chars: characters that may wait to be tokenised.
         long_texts: ``windows`` reads texts that are longer than the model reads in windows, whose
             logits are pooled, where a request does not say otherwise; ``cut`` leaves out the rest.
-        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            By default as the model was trained, and so are the three below.
+        window_stride: tokens that a window shares with the one before; else a quarter of the
             model's longest input.
-        window_pooling: ``mean`` or ``max`` of the logits.
-        max_windows: windows of a text; what is behind them is cut off.
+        window_pooling: ``mean`` or ``max`` of the logits; else ``mean``.
+        max_windows: windows of a text, else 16; what is behind them is cut off.
         max_chars_per_token: times the model's longest input, the characters of a text that are
             tokenised.
         tokenizer_threads: requests with long texts that are tokenised at the same time.
@@ -144,14 +145,13 @@ def create_app(
         max_queue_tokens=_COUNT.read("max_queue_tokens", max_queue_tokens),
         max_batch_s=_TIMEOUT.read("max_batch_time", max_batch_time),
         max_queue_chars=_COUNT.read("max_queue_chars", max_queue_chars),
-        long_texts=LONG_TEXTS.read("long_texts", long_texts),  # type: ignore[arg-type]
+        long_texts=long_texts and LONG_TEXTS.read("long_texts", long_texts),  # type: ignore[arg-type]
         window_stride=None
         if window_stride is None
         else WINDOW_STRIDE.read("window_stride", window_stride),
-        window_pooling=WINDOW_POOLING.read(  # type: ignore[arg-type]
-            "window_pooling", window_pooling
-        ),
-        max_windows=MAX_WINDOWS.read("max_windows", max_windows),
+        window_pooling=window_pooling  # type: ignore[arg-type]
+        and WINDOW_POOLING.read("window_pooling", window_pooling),
+        max_windows=None if max_windows is None else MAX_WINDOWS.read("max_windows", max_windows),
         max_chars_per_token=_COUNT.read("max_chars_per_token", max_chars_per_token),
         tokenizer_threads=_COUNT.read("tokenizer_threads", tokenizer_threads),
         warm_up_timeout_s=_TIMEOUT.read("warm_up_timeout", warm_up_timeout),

@@ -32,7 +32,7 @@ from spd_deploy.domain.temperature import (
     TemperatureScaling,
     is_calibrated_by_temperature,
 )
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.domain.text_encoder import EncodesOnce
 from spd_deploy.domain.threshold_choice import ThresholdGoal, choose_threshold
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def calibrate(
     threshold_for: Sequence[str] = (),
     abstain_below: float | None = None,
     skip_broken_rows: bool = False,
-    long_texts: Literal["cut", "windows"] = "cut",
+    long_texts: Literal["cut", "windows"] | None = None,
     window_stride: int | None = None,
     window_pooling: Literal["mean", "max"] | None = None,
     max_windows: int | None = None,
@@ -133,10 +133,11 @@ def calibrate(
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
             logits are pooled; ``cut`` leaves out what is behind the model's longest input.
-        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            By default as the model was trained, and so are the three below.
+        window_stride: tokens that a window shares with the one before; else a quarter of the
             longest input.
-        window_pooling: ``mean``, the default, or ``max`` of the logits.
-        max_windows: windows of a text, by default 16; what is behind them is cut off.
+        window_pooling: ``mean`` or ``max`` of the logits; else ``mean``.
+        max_windows: windows of a text, else 16; what is behind them is cut off.
         overwrite: replace what is in ``output``.
         runtime: as for ``load``.
         device: as for ``load``.

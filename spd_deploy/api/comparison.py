@@ -15,8 +15,9 @@ from spd_deploy.api.values import WholeNumber, read_path, read_text, read_window
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.task_agreement import same_answers
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import EncodesOnce
+from spd_deploy.domain.text_encoder import EncodesOnce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +144,7 @@ def compare(
     group_by: str | None = None,
     rows: int = 20,
     skip_broken_rows: bool = False,
-    long_texts: Literal["cut", "windows"] = "cut",
+    long_texts: Literal["cut", "windows"] | None = None,
     window_stride: int | None = None,
     window_pooling: Literal["mean", "max"] | None = None,
     max_windows: int | None = None,
@@ -165,10 +166,11 @@ def compare(
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
             logits are pooled; ``cut`` leaves out what is behind the model's longest input.
-        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            By default as the model was trained, and so are the three below.
+        window_stride: tokens that a window shares with the one before; else a quarter of the
             longest input.
-        window_pooling: ``mean``, the default, or ``max`` of the logits.
-        max_windows: windows of a text, by default 16; what is behind them is cut off.
+        window_pooling: ``mean`` or ``max`` of the logits; else ``mean``.
+        max_windows: windows of a text, else 16; what is behind them is cut off.
         runtime: as for ``load``.
         device: as for ``load``.
         threads: as for ``load``.
@@ -242,7 +244,7 @@ def _refuse_other_task(model: Model, task: Task) -> None:
     Raises:
         BadSetting: its labels are others, or in another order.
     """
-    if not model.task.answers(task):
+    if not same_answers(model.task, task):
         raise BadSetting(
             "the two models answer different tasks",
             got=f"{model.path} answers {', '.join(model.labels) or 'a number'}",

@@ -16,8 +16,9 @@ from spd_deploy.domain.coverage import Coverage
 from spd_deploy.domain.errors import BadData, BadSetting
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.progress import Progress
-from spd_deploy.domain.tasks import ProblemType, Task, refuse_other_answers, task_named
-from spd_deploy.domain.text import EncodesOnce, TextEncoder
+from spd_deploy.domain.task_agreement import refuse_other_answers
+from spd_deploy.domain.tasks import ProblemType, Task, task_named
+from spd_deploy.domain.text_encoder import EncodesOnce, TextEncoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,7 +121,7 @@ def evaluate(
     data: str | PathLike[str] | None = None,
     split: str = "dev",
     skip_broken_rows: bool = False,
-    long_texts: Literal["cut", "windows"] = "cut",
+    long_texts: Literal["cut", "windows"] | None = None,
     window_stride: int | None = None,
     window_pooling: Literal["mean", "max"] | None = None,
     max_windows: int | None = None,
@@ -142,10 +143,11 @@ def evaluate(
         skip_broken_rows: leave broken rows out instead of stopping at the first.
         long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
             logits are pooled; ``cut`` leaves out what is behind the model's longest input.
-        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            By default as the model was trained, and so are the three below.
+        window_stride: tokens that a window shares with the one before; else a quarter of the
             longest input.
-        window_pooling: ``mean``, the default, or ``max`` of the logits.
-        max_windows: windows of a text, by default 16; what is behind them is cut off.
+        window_pooling: ``mean`` or ``max`` of the logits; else ``mean``.
+        max_windows: windows of a text, else 16; what is behind them is cut off.
         abstain_below: a score for the table of coverage, beside the usual ones.
         runtime: as for ``load``.
         device: as for ``load``.

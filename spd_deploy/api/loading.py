@@ -13,7 +13,7 @@ from spd_deploy.api.predictions import Predictions, TextPrediction, predictions_
 from spd_deploy.api.texts import Texts, examples_from
 from spd_deploy.api.values import DEVICE, RUNTIME, THREADS, read_model, read_windows
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.long_texts import TextWindows
+from spd_deploy.domain.long_texts import AS_TRAINED, LongTextChoice
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 
@@ -69,7 +69,7 @@ class Model(Displayed):
         texts: str,
         pairs: str | None = None,
         *,
-        long_texts: Literal["cut", "windows"] = "cut",
+        long_texts: Literal["cut", "windows"] | None = None,
         window_stride: int | None = None,
         window_pooling: Literal["mean", "max"] | None = None,
         max_windows: int | None = None,
@@ -81,7 +81,7 @@ class Model(Displayed):
         texts: Texts,
         pairs: Texts | None = None,
         *,
-        long_texts: Literal["cut", "windows"] = "cut",
+        long_texts: Literal["cut", "windows"] | None = None,
         window_stride: int | None = None,
         window_pooling: Literal["mean", "max"] | None = None,
         max_windows: int | None = None,
@@ -92,7 +92,7 @@ class Model(Displayed):
         texts: Any,
         pairs: Any = None,
         *,
-        long_texts: Literal["cut", "windows"] = "cut",
+        long_texts: Literal["cut", "windows"] | None = None,
         window_stride: int | None = None,
         window_pooling: Literal["mean", "max"] | None = None,
         max_windows: int | None = None,
@@ -108,10 +108,11 @@ class Model(Displayed):
             pairs: the second texts of a task of pairs, where ``texts`` are the first ones.
             long_texts: ``windows`` reads a text that is longer than the model reads in windows,
                 whose logits are pooled; ``cut`` leaves out what is behind its longest input.
-            window_stride: tokens that a window shares with the one before; by default a quarter of
-                the longest input.
-            window_pooling: ``mean``, the default, or ``max`` of the logits.
-            max_windows: windows of a text, by default 16; what is behind them is cut off.
+                By default as the model was trained, and so are the three below.
+            window_stride: tokens that a window shares with the one before; else a quarter of the
+                longest input.
+            window_pooling: ``mean`` or ``max`` of the logits; else ``mean``.
+            max_windows: windows of a text, else 16; what is behind them is cut off.
             progress: show a bar.
 
         Returns:
@@ -131,9 +132,9 @@ class Model(Displayed):
         examples: "Sequence[Example]",
         *,
         progress: Progress,
-        windows: TextWindows | None = None,
+        windows: LongTextChoice = AS_TRAINED,
     ) -> Predictions:
-        """Answer rows that were read already, in their order; long ones in windows, or cut."""
+        """Answer rows that were read already, in their order."""
         return predictions_for(self.opened().reading(windows), examples, progress)
 
     def opened(self) -> "OpenedModel":

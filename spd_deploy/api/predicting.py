@@ -42,7 +42,7 @@ def predict(
     skip_broken_rows: bool = False,
     output: str | PathLike[str] | None = None,
     output_format: str | None = None,
-    long_texts: Literal["cut", "windows"] = "cut",
+    long_texts: Literal["cut", "windows"] | None = None,
     window_stride: int | None = None,
     window_pooling: Literal["mean", "max"] | None = None,
     max_windows: int | None = None,
@@ -68,10 +68,11 @@ def predict(
         output_format: ``jsonl``, ``csv``, ``tsv`` or ``parquet``; by default by the name.
         long_texts: ``windows`` reads a text that is longer than the model reads in windows, whose
             logits are pooled; ``cut`` leaves out what is behind the model's longest input.
-        window_stride: tokens that a window shares with the one before; by default a quarter of the
+            By default as the model was trained, and so are the three below.
+        window_stride: tokens that a window shares with the one before; else a quarter of the
             longest input.
-        window_pooling: ``mean``, the default, or ``max`` of the logits.
-        max_windows: windows of a text, by default 16; what is behind them is cut off.
+        window_pooling: ``mean`` or ``max`` of the logits; else ``mean``.
+        max_windows: windows of a text, else 16; what is behind them is cut off.
         overwrite: replace the output, and begin again where one is unfinished.
         resume: go on with an unfinished output.
         runtime: as for ``load``.

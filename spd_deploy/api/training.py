@@ -130,6 +130,10 @@ def train(
     accumulate: int | None = None,
     max_tokens: int | None = None,
     holdout: float | None = None,
+    long_texts: Literal["cut", "windows"] | None = None,
+    window_stride: int | None = None,
+    window_pooling: Literal["mean", "max"] | None = None,
+    max_windows: int | None = None,
     seed: int | None = None,
     seeds: int | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
@@ -215,8 +219,15 @@ def train(
         teacher_learning_rate: the teacher's peak learning rate.
         batch_size: rows of a step, over all processes.
         accumulate: parts that a step is computed in, to save memory.
-        max_tokens: tokens that the model reads of a text or pair; longer ones are cut.
+        max_tokens: tokens that the model reads of a text or pair; longer ones are cut, or read in
+            windows.
         holdout: the share of train that becomes validation rows, to choose the best checkpoint on.
+        long_texts: ``windows`` reads a text that is longer in windows, and trains on their pooled
+            logits; ``cut`` leaves out its end. By default as ``teacher`` was trained; else ``cut``.
+        window_stride: tokens that a window shares with the one before; by default a quarter of
+            ``max_tokens``.
+        window_pooling: ``mean`` (default) or ``max`` of the logits.
+        max_windows: windows of a text, by default 16; what is behind them is cut off.
         seed: the seed of the classifier's head, the batches, dropout and grafting.
         seeds: train so many times; the result then holds mean and interval of the scores.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine is fast in it.

@@ -11,12 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.long_texts import (
-    LongTexts,
-    TextWindows,
-    WindowPooling,
-    windows_from,
-)
+from spd_deploy.domain.long_texts import LongTextChoice, LongTexts, WindowPooling
 from spd_deploy.domain.runtime_choice import DEVICES, RUNTIME_CHOICES
 from spd_deploy.hub.address import BareNames
 from spd_deploy.hub.fetch import fetch_model
@@ -100,17 +95,19 @@ FAIL_BELOW = Number(0.01, 100)
 
 def read_windows(
     long_texts: object, stride: object, pooling: object, most: object
-) -> TextWindows | None:
-    """How long texts are read, by the parameters of those names; None to cut them.
+) -> LongTextChoice:
+    """How long texts are read, by the parameters of those names; None is as the model was trained.
 
     Raises:
         BadSetting: a value that is not allowed, or one of windows where texts are cut.
     """
-    return windows_from(
-        LONG_TEXTS.read("long_texts", long_texts),
-        None if stride is None else WINDOW_STRIDE.read("window_stride", stride),
-        None if pooling is None else WINDOW_POOLING.read("window_pooling", pooling),
-        None if most is None else MAX_WINDOWS.read("max_windows", most),
+    kind = None if long_texts is None else LONG_TEXTS.read("long_texts", long_texts)
+    of_text = None if pooling is None else WINDOW_POOLING.read("window_pooling", pooling)
+    return LongTextChoice(
+        long_texts=None if kind is None else LongTexts(kind),
+        stride=None if stride is None else WINDOW_STRIDE.read("window_stride", stride),
+        pooling=None if of_text is None else WindowPooling(of_text),
+        most=None if most is None else MAX_WINDOWS.read("max_windows", most),
     )
 
 

@@ -81,7 +81,7 @@ def calibrate(
     output: Path,
     overwrite: bool,
     skip_broken_rows: bool,
-    long_texts: str,
+    long_texts: str | None,
     window_stride: int | None,
     window_pooling: str | None,
     max_windows: int | None,

@@ -77,7 +77,7 @@ def compare(
     group_by: str | None,
     rows: int,
     skip_broken_rows: bool,
-    long_texts: str,
+    long_texts: str | None,
     window_stride: int | None,
     window_pooling: str | None,
     max_windows: int | None,

@@ -74,7 +74,7 @@ def evaluate(
     split: str,
     skip_broken_rows: bool,
     abstain_below: float | None,
-    long_texts: str,
+    long_texts: str | None,
     window_stride: int | None,
     window_pooling: str | None,
     max_windows: int | None,

@@ -24,7 +24,7 @@ from spd_deploy.scale.file_request import FileRequest
 
 if TYPE_CHECKING:
     from spd_deploy.api.loading import Model
-    from spd_deploy.domain.long_texts import TextWindows
+    from spd_deploy.domain.long_texts import LongTextChoice
     from spd_deploy.sessions.open import OpenedModel
     from spd_deploy.sessions.protocol import Device
 
@@ -123,7 +123,7 @@ def predict(
     skip_broken_rows: bool,
     output: Path | None,
     output_format: str | None,
-    long_texts: str,
+    long_texts: str | None,
     window_stride: int | None,
     window_pooling: str | None,
     max_windows: int | None,
@@ -182,7 +182,7 @@ def predict(
 def _predict_texts(
     model: "Model",
     texts: Sequence[str],
-    windows: "TextWindows | None",
+    windows: "LongTextChoice",
     file: Path | None,
     format_: AnswerFormat,
 ) -> None:

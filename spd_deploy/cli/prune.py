@@ -32,6 +32,7 @@ from spd_deploy.cli.train import show_result
 from spd_deploy.domain.extras import needs_extras
 from spd_deploy.domain.patterns import Pattern, parse_pattern
 from spd_deploy.domain.progress import Progress
+from spd_deploy.domain.task_agreement import same_answers
 from spd_deploy.domain.tasks import Task, task_named
 from spd_deploy.hub.fetch import fetch_model
 from spd_deploy.timing.machine_load import cpu_times
@@ -314,7 +315,7 @@ def _texts_and_dev(
     from spd_train.data.splits import read_data
     from spd_train.prune import DevSplit
 
-    foreign = model.name == "unknown" and model.answers(task)
+    foreign = model.name == "unknown" and same_answers(model, task)
     answered = task.columns.label is not None and (task.name == model.name or foreign)
     has_dev = data_dir is None or all(
         (data_dir / name).is_file() for name in task.files.get("dev", ())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spd_deploy.cli.inputs.fetched_models import with_fetched_models
-from spd_deploy.cli.inputs.train_data import read_task_and_data
+from spd_deploy.cli.inputs.train_data import read_task_and_data, windows_of_training
 from spd_deploy.cli.long_run.resume import (
     SHOWING_OPTIONS,
     command_of,
@@ -28,6 +28,7 @@ from spd_deploy.cli.options.common import (
     track_option,
 )
 from spd_deploy.cli.options.label_options import label_loss_of, label_options
+from spd_deploy.cli.options.long_text_options import long_text_options
 from spd_deploy.cli.options.pattern_options import pattern_options
 from spd_deploy.cli.options.recipe_options import (
     recipe_options,
@@ -90,6 +91,8 @@ _HEADINGS: Mapping[str, str] = {
     "importance": "Pruning",
     "teacher_epochs": "Teacher",
     "batch_size": "Batches, seeds and machine",
+    "long_texts": "Long texts",
+    "seeds": "Several runs, and the machine",
 }
 
 
@@ -139,6 +142,7 @@ Example:
 @speed_options
 @more_texts_option
 @recipe_options
+@long_text_options
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -208,6 +212,7 @@ def trained(
     if options["metric"] is not None:
         task = led_by(task, options["metric"])
     label_loss = label_loss_of(options, task, data.train, progress)
+    windows = windows_of_training(options, progress.note)
     if recipe.device == "cpu":
         options["threads"] = use_free_threads(options["threads"], cpu_before, progress.note)
     pinned = {**pinned, "threads": options["threads"]}
@@ -217,7 +222,7 @@ def trained(
         latency = latency_table_for(options, earlier_run, progress)
     options["track"] = trackers
     run = _run_of(options, task, data, recipe, label_loss, latency, command, fetched.origins)
-    return _train(options, run, progress)
+    return _train(options, replace(run, windows=windows), progress)
 
 
 def _is_complete(options: Mapping[str, Any]) -> bool:

@@ -13,8 +13,8 @@ from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.tasks import Task
-from spd_deploy.domain.text import EncodesOnce
-from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.domain.text_encoder import EncodesOnce
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_as_trained
 from spd_deploy.timing.machine_load import LoadObserver
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def family_comparer(
 
     def texts(checkpoint: "Checkpoint") -> "CalibrationSet":
         """The texts that a model is calibrated and scored on; what int8 loses is shown."""
-        encoder = EncodesOnce(tokenizer_of(checkpoint))
+        encoder = EncodesOnce(tokenizer_as_trained(checkpoint))
         return calibration_set_of(
             checkpoint, encoder, task, data, MAX_DROP, Silent(), refuses=False
         )

@@ -4,9 +4,10 @@ Windows of a text are as Transformers' tokenizers make them with ``return_overfl
 is as long as the model reads, and shares ``stride`` tokens with the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Self
 
 from spd_deploy.domain.errors import BadSetting, OptionConflict
 
@@ -54,30 +55,90 @@ class TextWindows:
         if self.most < 1:
             raise BadSetting("a text has no window", got=self.most, fix="allow at least 1")
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | None) -> Self | None:
+        """The windows that a model records; None where it was trained on texts that were cut.
 
-def windows_from(
-    long_texts: str, stride: int | None, pooling: str | None, most: int | None
-) -> TextWindows | None:
-    """The windows that options ask for; None where long texts are cut.
+        Raises:
+            BadSetting: what no text can have.
+            KeyError: a field is missing.
+            ValueError: an unknown pooling.
+        """
+        if value is None:
+            return None
+        stride = None if value["stride"] is None else int(value["stride"])
+        pooling = WindowPooling(value["pooling"])
+        return cls(stride=stride, pooling=pooling, most=int(value["most"]))
 
-    Raises:
-        OptionConflict: an option of windows where texts are cut.
-        BadSetting: a value that is not allowed.
+    def __str__(self) -> str:
+        """The windows in words, as options would say it."""
+        stride = "a quarter of a window" if self.stride is None else f"{self.stride} tokens"
+        return f"windows with a stride of {stride}, {self.pooling} of their logits"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongTextChoice:
+    """How a user has long texts read. What is None is as the model was trained.
+
+    Attributes:
+        long_texts: cut, or in windows.
+        stride, pooling, most: those of :class:`TextWindows`.
     """
-    given = {"window-stride": stride, "window-pooling": pooling, "max-windows": most}
-    if LongTexts(long_texts) is LongTexts.CUT:
+
+    long_texts: LongTexts | None = None
+    stride: int | None = None
+    pooling: WindowPooling | None = None
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options of windows where texts are cut.
+
+        Raises:
+            OptionConflict: with the options.
+        """
+        if self.long_texts is LongTexts.CUT:
+            self._refuse_windows()
+
+    def windows(self, trained: TextWindows | None) -> TextWindows | None:
+        """The windows that a model reads; None where it cuts long texts.
+
+        Args:
+            trained: those that it was trained with; None where it was trained on texts that were
+                cut.
+
+        Raises:
+            OptionConflict: an option of windows where texts are cut.
+            BadSetting: a value that is not allowed.
+        """
+        if self.long_texts is None and trained is None:
+            self._refuse_windows()
+            return None
+        if self.long_texts is LongTexts.CUT:
+            return None
+        usual = trained or TextWindows()
+        return TextWindows(
+            stride=usual.stride if self.stride is None else self.stride,
+            pooling=self.pooling or usual.pooling,
+            most=usual.most if self.most is None else self.most,
+        )
+
+    def _refuse_windows(self) -> None:
+        """Refuse options of windows."""
+        given = {
+            "window-stride": self.stride,
+            "window-pooling": self.pooling,
+            "max-windows": self.most,
+        }
         if ignored := [f"--{name} {value}" for name, value in given.items() if value is not None]:
             raise OptionConflict(
                 "long texts are cut, and not read in windows",
                 got=", ".join(ignored),
                 fix="add --long-texts windows",
             )
-        return None
-    return TextWindows(
-        stride=stride,
-        pooling=WindowPooling(pooling or WindowPooling.MEAN),
-        most=MAX_WINDOWS if most is None else most,
-    )
+
+
+# Long texts are read as the model was trained.
+AS_TRAINED = LongTextChoice()
 
 
 def with_stride(windows: TextWindows, *, max_tokens: int, room: int) -> TextWindows:

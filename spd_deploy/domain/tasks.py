@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from spd_deploy.domain.decision import Decision
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, UnknownTask
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.trained_rows import TrainedRows
 
 
@@ -72,6 +73,7 @@ class Task:
         separator: what stands between the labels of a row in a text file, of a multi-label task.
         ordinal: of a regression whose number is rounded to a label, the labels from the lowest to
             the highest (:mod:`spd_deploy.domain.ordinal`).
+        windows: how a model of this task read long texts in training; None where they were cut.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Task:
     decision: Decision = field(default_factory=Decision)
     separator: str = "|"
     ordinal: tuple[str, ...] = ()
+    windows: TextWindows | None = None
 
     @property
     def has_pair(self) -> bool:
@@ -141,16 +144,6 @@ class Task:
             case ProblemType.SINGLE_LABEL:
                 return Activation.SOFTMAX
 
-    def answers(self, wanted: "Task") -> bool:
-        """Whether a model of this task gives what ``wanted`` asks for: its labels, in its order.
-
-        Names such as ``LABEL_0`` say nothing, so they agree with any.
-        """
-        if self.problem_type != wanted.problem_type or self.outputs != wanted.outputs:
-            return False
-        mine, theirs = _comparable(self.names), _comparable(wanted.names)
-        return mine is None or theirs is None or mine == theirs
-
     def to_json(self) -> dict[str, Any]:
         """The task as plain JSON values."""
         return asdict(self)
@@ -178,6 +171,7 @@ class Task:
                 decision=Decision.from_json(value.get("decision") or {}, value["labels"]),
                 separator=str(value.get("separator", "|")),
                 ordinal=tuple(map(str, value.get("ordinal", ()))),
+                windows=TextWindows.from_json(value.get("windows")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, BadSetting) as err:
             raise BadCheckpoint(
@@ -214,26 +208,6 @@ def own_task(
     )
 
 
-def refuse_other_answers(model: Task, wanted: Task, *, whose: str) -> None:
-    """Refuse a model whose outputs mean something else than the task's.
-
-    Args:
-        model: what the model was made for.
-        wanted: what it is to answer.
-        whose: the model in words, for the error.
-
-    Raises:
-        BadSetting: another kind or count of answers, other labels, or the same in another order.
-    """
-    if not model.answers(wanted):
-        raise BadSetting(
-            f"{whose} does not answer as task {wanted.name} needs: {_outputs_in_words(wanted)}",
-            got=_outputs_in_words(model),
-            fix="use a model that was fine-tuned for this task; if it was, name its outputs so "
-            "in the id2label of its config.json",
-        )
-
-
 def task_named(name: str) -> Task:
     """The GLUE or built-in task of this name; ``SST-2``, ``sst_2`` and ``sst2`` are one.
 
@@ -248,21 +222,6 @@ def task_named(name: str) -> Task:
             fix=f"use one of {', '.join(TASKS)}, or your own data with --text-column",
         )
     return TASKS[key]
-
-
-def _comparable(labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Labels without case and marks; None where they are mere numbers."""
-    plain = tuple("".join(c for c in label.lower() if c.isalnum()) for label in labels)
-    numbers = tuple(str(i) for i in range(len(plain)))
-    return None if tuple(p.removeprefix("label") for p in plain) == numbers else plain
-
-
-def _outputs_in_words(task: Task) -> str:
-    """What a model of the task answers with, for an error."""
-    if task.is_regression:
-        return f"a number for {', '.join(task.ordinal[:8])}" if task.ordinal else "a number"
-    many = " in any number" if task.problem_type is ProblemType.MULTI_LABEL else ""
-    return f"{task.outputs} labels{many}, {', '.join(task.labels[:8])}"
 
 
 def _glue(

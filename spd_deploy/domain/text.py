@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -330,29 +330,6 @@ def _encoded(
     one = text if pair is None else (text, pair)
     (found,) = tokenizer.encode_batch([one], add_special_tokens=special_tokens)
     return found
-
-
-class TextEncoder(Protocol):
-    """What makes token ids of texts, such as a :class:`Tokenizer`."""
-
-    def encode(self, text: str, pair: str | None = None) -> Tokens:
-        """Token ids of one text or pair."""
-        ...
-
-
-class EncodesOnce:
-    """Encodes each text once: a file's rows are checked and then run with the same tokens."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._encoded: dict[tuple[str, str | None], Tokens] = {}
-
-    def encode(self, text: str, pair: str | None = None) -> Tokens:
-        """As :meth:`Tokenizer.encode`; the tokens of a text that came before are remembered."""
-        found = self._encoded.get((text, pair))
-        if found is None:
-            found = self._encoded[text, pair] = self.tokenizer.encode(text, pair)
-        return found
 
 
 def _at(ids: Sequence[int], types: Sequence[int], places: Sequence[int]) -> Tokens:

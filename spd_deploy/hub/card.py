@@ -280,28 +280,24 @@ def _speed(speed: SpeedFacts | None) -> Iterator[str]:
         yield f"Caveat: {caveat}."
 
 
+def _longer(facts: ModelFacts) -> str:
+    """What becomes of longer texts."""
+    windows = facts.task.windows
+    if windows is None:
+        return "what is longer is cut"
+    return f"it was trained to read what is longer in {windows}, {windows.most} windows at most"
+
+
 def _limits(facts: ModelFacts) -> Iterator[str]:
     """Where it should not be trusted."""
     lines = [
-        _long_texts(facts),
+        f"It reads {facts.max_tokens} tokens; {_longer(facts)}.",
         "Its scores hold for texts like those that they were measured on. Other domains and "
         "languages were not measured.",
         "How its errors are spread over groups of people was not measured.",
         *facts.facts,
     ]
     yield "\n".join(f"- {line}" for line in lines)
-
-
-def _long_texts(facts: ModelFacts) -> str:
-    """What becomes of a text that is longer than the model reads."""
-    windows = facts.recipe.get("windows")
-    if not windows:
-        return f"It reads {facts.max_tokens} tokens; what is longer is cut."
-    stride = "" if windows.get("stride") is None else f" --window-stride {windows['stride']}"
-    return (
-        f"It reads {facts.max_tokens} tokens. It was trained on longer texts in windows: run it "
-        f"with `--long-texts windows --window-pooling {windows.get('pooling')}{stride}`."
-    )
 
 
 def _files(facts: ModelFacts) -> Iterator[str]:

@@ -9,7 +9,7 @@ from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact
 from spd_deploy.domain.checkpoint import CONFIG_FILE
 from spd_deploy.domain.errors import OptionConflict
 from spd_deploy.domain.files import sha256_of
-from spd_deploy.domain.long_texts import TextWindows
+from spd_deploy.domain.long_texts import AS_TRAINED, LongTextChoice
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_deploy.domain.versions import PACKAGE, version_of
@@ -36,7 +36,7 @@ class FileRequest:
         format: how answers are written.
         overwrite: replace the output, and an unfinished one.
         resume: go on with an unfinished output.
-        windows: how texts are read that are longer than the model reads; None to cut them.
+        windows: how texts are read that are longer than the model reads.
         limits: of a window.
     """
 
@@ -49,7 +49,7 @@ class FileRequest:
     skip_broken_rows: bool = False
     overwrite: bool = False
     resume: bool = False
-    windows: TextWindows | None = None
+    windows: LongTextChoice = AS_TRAINED
     limits: WindowLimits = field(default_factory=WindowLimits)
 
     def __post_init__(self) -> None:

@@ -42,6 +42,16 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer
 
 
+def tokenizer_as_trained(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer of a checkpoint, which reads long texts as they were read in training.
+
+    Raises:
+        BadModel: as of :func:`tokenizer_of`.
+    """
+    task = checkpoint.task
+    return tokenizer_of(checkpoint).in_windows(task.windows, pairs=task.has_pair)
+
+
 def opener_of(reference: str | Path, *, max_tokens: int) -> Callable[[], Tokenizer]:
     """What opens the tokenizer of a folder or of a model on the hub, once, when it is called.
 

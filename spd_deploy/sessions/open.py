@@ -15,7 +15,7 @@ from spd_deploy.domain.errors import BadArtefact, BadSetting, Unavailable
 from spd_deploy.domain.extras import require_extras
 from spd_deploy.domain.folders import refuse_no_model
 from spd_deploy.domain.golden import Golden
-from spd_deploy.domain.long_texts import TextWindows
+from spd_deploy.domain.long_texts import LongTextChoice
 from spd_deploy.domain.runtime_choice import (
     Device,
     Runtime,
@@ -69,12 +69,14 @@ class OpenedModel:
     source: Artefact | Checkpoint
     self_test: float | None = None
 
-    def reading(self, windows: TextWindows | None) -> Self:
-        """The same model, which reads long texts in windows; None to cut them.
+    def reading(self, choice: LongTextChoice) -> Self:
+        """The same model, which reads long texts as it was trained, or as the choice says.
 
         Raises:
+            OptionConflict: an option of windows where texts are cut.
             BadSetting: the stride is not smaller than a window.
         """
+        windows = choice.windows(self.task.windows)
         pairs = self.task.has_pair or self.task.name == "unknown"
         return replace(self, tokenizer=self.tokenizer.in_windows(windows, pairs=pairs))
 

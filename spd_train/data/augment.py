@@ -31,7 +31,7 @@ def mix_pairs(
 
     The result depends on the arguments alone, so a resumed run and every process see the same rows.
     A second text is cut so that no row is longer than the longest row was. A changed row has the
-    label NaN.
+    label NaN. Pairs that are read in windows are not mixed.
 
     Args:
         rows: all rows of the step, over all processes and micro-batches.
@@ -72,7 +72,9 @@ def _with_second(tokens: Tokens, span: slice, second: tuple[int, ...], longest: 
 
 
 def _second_text(tokens: Tokens, special_ids: Set[int]) -> slice | None:
-    """The positions of the second of exactly two texts; None if there are not two."""
+    """The positions of the second of exactly two texts; None if there are not two, or windows."""
+    if tokens.overflowing:
+        return None
     runs = groupby(range(len(tokens)), key=lambda i: tokens.ids[i] in special_ids)
     texts = [list(positions) for is_special, positions in runs if not is_special]
     return slice(texts[1][0], texts[1][-1] + 1) if len(texts) == 2 else None

@@ -4,7 +4,7 @@ Rows of similar length share a batch, so little of what is computed is padding.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spd_deploy.domain.long_texts import WindowPooling
 from spd_deploy.domain.metrics import Label
 from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Tokenizer, Tokens, pad
@@ -40,14 +41,19 @@ class LabelledTokens:
 class TensorBatch:
     """B rows padded to S tokens, with their labels: all rows of a step, or a micro-batch of it.
 
+    A row is a text, or one window of a text that is read in windows. Windows of a text follow each
+    other.
+
     Attributes:
         ids_BS: token ids.
         mask_BS: 1 at real tokens, 0 at padding.
         types_BS: token types.
-        labels_B: labels in fp32; of several labels, or of soft ones, ``[B, C]``.
-        step_rows, step_tokens: rows and real tokens of the whole step. A loss is a sum over the
+        labels_B: labels of the texts in fp32; of several labels, or of soft ones, ``[B, C]``.
+        step_rows, step_tokens: texts and real tokens of the whole step. A loss is a sum over the
             micro-batch divided by these, so the losses of all micro-batches add up to that of the
             step.
+        windows: number of windows of each text; empty where every text is one row.
+        pooling: how the logits of a text's windows become its own.
     """
 
     ids_BS: Tensor
@@ -56,6 +62,8 @@ class TensorBatch:
     labels_B: Tensor
     step_rows: int
     step_tokens: int
+    windows: tuple[int, ...] = ()
+    pooling: WindowPooling = WindowPooling.MEAN
 
     @property
     def real_share(self) -> float:
@@ -74,9 +82,20 @@ class TensorBatch:
             inputs["token_type_ids"] = self.types_BS
         return inputs
 
+    def pooled(self, logits_BC: Tensor) -> Tensor:
+        """The logits of each text, of those of its windows, as a server pools them."""
+        if not self.windows:
+            return logits_BC
+        parts = torch.split(logits_BC.float(), list(self.windows))
+        match self.pooling:
+            case WindowPooling.MEAN:
+                return torch.stack([part_WC.mean(0) for part_WC in parts])
+            case WindowPooling.MAX:
+                return torch.stack([part_WC.amax(0) for part_WC in parts])
+
 
 def tokenise(examples: Sequence[Example], tokenizer: Tokenizer) -> list[LabelledTokens]:
-    """The examples as token ids, each cut to the tokenizer's maximum length."""
+    """The examples as token ids, of which the tokenizer cuts long ones or makes windows."""
     return [
         LabelledTokens(
             tokens=tokenizer.encode(example.text, example.pair),
@@ -95,7 +114,7 @@ def epoch_batches(
     last batch of a window may be smaller than ``batch_size``.
 
     Args:
-        lengths: number of tokens of each row.
+        lengths: number of tokens of each row, in all its windows.
         batch_size: rows of a batch.
         seed: seed of the run.
         epoch: the epoch, from 0.
@@ -115,10 +134,38 @@ def batches_per_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def by_length(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """Row indices of batches for evaluation, the longest first: too little memory shows at once."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+def by_length(rows: Sequence[LabelledTokens], *, batch_size: int) -> list[list[int]]:
+    """Row indices of batches for evaluation, the longest first: too little memory shows at once.
+
+    A batch has no more windows than ``batch_size``, unless a single text has.
+    """
+    lengths = [row.tokens.n_read for row in rows]
+    order = sorted(range(len(rows)), key=lambda row: -lengths[row])
+    return bounded(order, window_counts(rows), batch_size)
+
+
+def window_counts(rows: Sequence[LabelledTokens]) -> list[int]:
+    """How many windows each row is read in; 1 where it is a row of a batch itself."""
+    return [len(row.tokens.windows) for row in rows]
+
+
+def bounded(order: Iterable[int], windows: Sequence[int], most: int) -> list[list[int]]:
+    """Rows in groups, in order, of ``most`` windows together; a row with more is alone.
+
+    Args:
+        order: indices of rows.
+        windows: how many windows each row of the data has.
+        most: windows of a group.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for row in order:
+        if windows[row] > room or not groups:
+            groups.append([])
+            room = most
+        groups[-1].append(row)
+        room -= windows[row]
+    return groups
 
 
 def batch_of(
@@ -137,14 +184,17 @@ def batch_of(
         step: all rows of the step if ``rows`` are a part of it.
     """
     whole = rows if step is None else step
-    batch = pad([row.tokens for row in rows], pad_id=pad_id)
+    batch = pad([window for row in rows for window in row.tokens.windows], pad_id=pad_id)
+    counts = window_counts(rows)
     return TensorBatch(
         ids_BS=torch.from_numpy(batch.ids_BS).to(device),
         mask_BS=torch.from_numpy(batch.mask_BS).to(device),
         types_BS=torch.from_numpy(batch.types_BS).to(device),
         labels_B=labels_tensor([row.label for row in rows]).to(device),
         step_rows=len(whole),
-        step_tokens=sum(len(row.tokens) for row in whole),
+        step_tokens=sum(row.tokens.n_read for row in whole),
+        windows=tuple(counts) if len(batch) > len(rows) else (),
+        pooling=rows[0].tokens.pooling,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from spd_deploy.domain.errors import BadData
 from spd_deploy.domain.metrics import Label
 from spd_deploy.domain.tasks import Columns, Task
-from spd_deploy.domain.text import TextEncoder
+from spd_deploy.domain.text_encoder import TextEncoder
 from spd_train.data.delimited import other_delimiter
 from spd_train.data.labels import MAX_NAMED, label_of
 from spd_train.data.rows import MEND, DataRow, Fault, Name, plain_in

@@ -7,7 +7,7 @@ launch`` or ``torchrun`` each process computes its micro-batches of every step. 
 
 import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spd_deploy.domain.errors import BadSetting
 from spd_train.config import Device
+from spd_train.data.batching import bounded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,18 +109,31 @@ def init_distributed(device: Device) -> Distributed:
     )
 
 
-def micro_batches(rows: int, *, world_size: int, rank: int, accumulate: int) -> list[list[int]]:
+def micro_batches(
+    windows: Sequence[int], *, world_size: int, rank: int, accumulate: int, most: int
+) -> list[list[int]]:
     """The positions of a step's rows in each micro-batch of one process.
 
     Over all processes every row is computed once. Rows are dealt out in turn, so that the
     micro-batches of a batch sorted by length have similar lengths. A step with fewer rows than
     micro-batches leaves some of them empty.
 
+    A micro-batch of more than ``most`` windows is computed as several. Every process has as many
+    micro-batches as the others.
+
     Args:
-        rows: rows of the step.
+        windows: how many windows each row of the step has.
         world_size: number of processes.
         rank: of this process, from 0.
         accumulate: micro-batches of each process.
+        most: windows of a micro-batch; a row with more is alone.
     """
     parts = world_size * accumulate
-    return [list(range(rows))[rank * accumulate + i :: parts] for i in range(accumulate)]
+    dealt = [range(len(windows))[part::parts] for part in range(parts)]
+    split = [bounded(positions, windows, most) or [[]] for positions in dealt]
+    by_rank = [
+        [group for part in split[first : first + accumulate] for group in part]
+        for first in range(0, parts, accumulate)
+    ]
+    missing = max(map(len, by_rank)) - len(by_rank[rank])
+    return by_rank[rank] + [[] for _ in range(missing)]

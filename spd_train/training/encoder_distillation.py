@@ -34,7 +34,7 @@ class EncoderDistillation(Distillation):
         def teacher_traces() -> Iterator[tuple[Trace, Tensor]]:
             """The teacher's traces; the student's errors are added up on the way."""
             nonlocal errors, tokens
-            for numbers in by_length([len(r.tokens) for r in rows], batch_size=_BATCH_ROWS):
+            for numbers in by_length(rows, batch_size=_BATCH_ROWS):
                 batch = batch_of(
                     [rows[i] for i in numbers],
                     pad_id=self.context.pad_id,

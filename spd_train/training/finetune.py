@@ -24,9 +24,9 @@ class LabelObjective(nn.Module):
         self.label_loss = label_loss
 
     def logits(self, batch: TensorBatch) -> Tensor:
-        """The classifier's logits ``[B, C]``."""
+        """The classifier's logits ``[B, C]``, pooled where texts are read in windows."""
         inputs = batch.model_inputs(self.model.config)
-        return self.model(**inputs).logits  # type: ignore[no-any-return]
+        return batch.pooled(self.model(**inputs).logits)
 
     def forward(self, batch: TensorBatch) -> dict[str, Tensor]:
         """The loss to the labels, under the name ``label``."""

@@ -35,8 +35,9 @@ class LoopConfig:
         folder: where the log and the state are written.
         fingerprint: hash of the run's settings; a saved state with another one is refused.
         metrics: the best checkpoint has the highest mean of these, as GLUE averages them.
-        batch_size: rows of a step, over all processes and micro-batches.
-        accumulate: micro-batches that each process computes for a step, one after another.
+        batch_size: texts of a step, over all processes and micro-batches.
+        accumulate: micro-batches that each process computes for a step, one after another; more
+            where texts are read in windows.
         save_every_s: seconds between two saved states; a kill loses at most that much work.
         should_stop: called after every step; True saves the state and ends the loop.
         on_record: called with each record of the log.
@@ -114,7 +115,9 @@ def take_step(
     training.optimizer.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
     for i, positions in enumerate(batch.micro_batches):
-        seed = step_seed(training.context.seed, step, distributed.rank * loop.accumulate + i)
+        seed = step_seed(
+            training.context.seed, step, distributed.rank * len(batch.micro_batches) + i
+        )
         _seed(seed, distributed.kind)
         last = i == len(batch.micro_batches) - 1
         micro_terms = _micro_step(training, module, batch, positions, last=last)

@@ -52,14 +52,14 @@ def logits_of(
     """Logits ``[rows, C]`` in fp32, in the order of ``rows``.
 
     Args:
-        forward: maps a batch to its logits ``[B, C]``.
+        forward: maps a batch to the logits of its texts ``[B, C]``, pooled over their windows.
         rows: the rows.
         pad_id: id of the padding token.
         device: device of the batches.
     """
     by_row: dict[int, NDArray[np.float32]] = {}
     with torch.inference_mode():
-        for batch in by_length([len(row.tokens) for row in rows], batch_size=_BATCH_ROWS):
+        for batch in by_length(rows, batch_size=_BATCH_ROWS):
             logits_BC = forward(batch_of([rows[i] for i in batch], pad_id=pad_id, device=device))
             by_row |= dict(zip(batch, logits_BC.float().cpu().numpy(), strict=True))
     return np.stack([by_row[i] for i in range(len(rows))])

@@ -3,7 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from spd_train.data.batching import LabelledTokens, batches_per_epoch, epoch_batches
+from spd_train.data.batching import (
+    LabelledTokens,
+    batches_per_epoch,
+    epoch_batches,
+    window_counts,
+)
 from spd_train.training.base import Training
 from spd_train.training.distributed import micro_batches
 
@@ -25,7 +30,7 @@ class StepBatch:
     @property
     def real_share(self) -> float:
         """Share of real tokens if the step were padded as one batch, in (0, 1]."""
-        lengths = [len(row.tokens) for row in self.rows]
+        lengths = [len(window) for row in self.rows for window in row.tokens.windows]
         return sum(lengths) / (max(lengths) * len(lengths))
 
 
@@ -39,6 +44,9 @@ def step_batches(
 ) -> Iterator[tuple[int, StepBatch]]:
     """Each step from ``first`` on with its batch.
 
+    A micro-batch has no more windows of texts than it would have texts without windows, so it
+    takes no more memory. The steps of an epoch are as many.
+
     Args:
         training: gives the number of steps, the seed and the processes, and augments the rows.
         rows: the training set.
@@ -48,7 +56,8 @@ def step_batches(
     """
     context = training.context
     distributed = context.distributed
-    lengths = [len(row.tokens) for row in rows]
+    lengths = [row.tokens.n_read for row in rows]
+    parts = distributed.world_size * accumulate
     per_epoch = batches_per_epoch(len(rows), batch_size)
     order: list[list[int]] = []
     for step in range(first, training.total_steps):
@@ -56,11 +65,12 @@ def step_batches(
         if not order or position == 0:
             order = epoch_batches(lengths, batch_size=batch_size, seed=context.seed, epoch=epoch)
         numbers = order[position]
+        step_rows = training.rows_for([rows[i] for i in numbers], step)
         shares = micro_batches(
-            len(numbers),
+            window_counts(step_rows),
             world_size=distributed.world_size,
             rank=distributed.rank,
             accumulate=accumulate,
+            most=-(-batch_size // parts),
         )
-        step_rows = training.rows_for([rows[i] for i in numbers], step)
         yield step, StepBatch(rows=step_rows, numbers=numbers, micro_batches=shares)

@@ -1,6 +1,6 @@
 """Long texts in windows: against the tokenizers library, brute force, and the laws of pooling."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from tokenizers import Tokenizer as Fast
 from spd_deploy.domain.answers import scores_from
 from spd_deploy.domain.errors import BadSetting, OptionConflict
 from spd_deploy.domain.long_texts import (
+    LongTextChoice,
+    LongTexts,
     TextWindows,
     WindowPooling,
     spans_of,
-    windows_from,
 )
 from spd_deploy.domain.tasks import task_named
 from spd_deploy.domain.text import Side, Tokenizer, Tokens
@@ -192,5 +193,18 @@ def test_values_that_no_text_can_have_are_refused() -> None:
     with pytest.raises(BadSetting, match="too few tokens"):
         nothing.in_windows(TextWindows(), pairs=True)
     with pytest.raises(OptionConflict, match="add --long-texts windows"):
-        windows_from("cut", None, "mean", None)
-    assert windows_from("cut", None, None, None) is None
+        LongTextChoice(long_texts=LongTexts.CUT, pooling=WindowPooling.MEAN)
+    with pytest.raises(OptionConflict, match="add --long-texts windows"):
+        LongTextChoice(stride=3).windows(None)
+
+
+def test_what_a_user_leaves_out_is_as_the_model_was_trained() -> None:
+    """Windows or a cut, stride, pooling and number of windows; else the usual ones."""
+    trained = TextWindows(stride=3, pooling=WindowPooling.MAX, most=5)
+
+    assert LongTextChoice().windows(trained) == trained
+    assert LongTextChoice().windows(None) is None
+    assert LongTextChoice(long_texts=LongTexts.CUT).windows(trained) is None
+    assert LongTextChoice(long_texts=LongTexts.WINDOWS).windows(None) == TextWindows()
+    assert LongTextChoice(stride=0, most=2).windows(trained) == replace(trained, stride=0, most=2)
+    assert TextWindows.from_json(asdict(trained)) == trained

@@ -11,7 +11,7 @@ import pytest
 from spd_deploy.api.loading import Model
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import Interrupted, Unavailable
-from spd_deploy.domain.long_texts import TextWindows
+from spd_deploy.domain.long_texts import LongTextChoice, LongTexts
 from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.text import Tokens
@@ -48,7 +48,7 @@ def test_a_file_on_ray_is_that_of_one_machine(
     """Byte for byte, with texts in windows, where all actors die, or a stopped run goes on."""
     rows = [*ROWS, {"id": 100, "text": " ".join(WORDS * 40)}]
     (tmp_path / "in.jsonl").write_text(lines(rows))
-    windows = TextWindows()
+    windows = LongTextChoice(long_texts=LongTexts.WINDOWS)
     predict(model, tmp_path / "in.jsonl", tmp_path / "home.csv", windows=windows)
 
     with on_ray(artefact) as opened:

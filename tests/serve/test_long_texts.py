@@ -1,6 +1,7 @@
 """Long texts in windows at the server: every protocol, the limits, and what is told and counted."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from serve.open_model import open_served
 from serve.settings import ServeSettings
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.long_texts import TextWindows
+from spd_deploy.domain.long_texts import TextWindows, WindowPooling
 from spd_deploy.domain.text import Side
 from tests.serve.clients import client_of, metric
 from tests.serve.fakes import FakeSession, fake_served, formula
@@ -259,3 +260,23 @@ def test_words_of_settings_are_checked(wrong: dict[str, Any]) -> None:
     """A word that is none of the allowed ones is refused when the settings are made."""
     with pytest.raises(BadSetting, match=" or "):
         ServeSettings(**wrong)
+
+
+def test_a_model_that_was_trained_with_windows_is_served_with_them(
+    tmp_path: Path, session: FakeSession
+) -> None:
+    """Without an option its windows are those of training, in the answer and in ``/info``."""
+    served = fake_served(tmp_path, session)
+    trained = TextWindows(stride=3, pooling=WindowPooling.MAX, most=5)
+    served = replace(served, task=replace(served.task, windows=trained))
+
+    with client_of(served) as client:
+        (own,) = results(client, LONG)
+        (same,) = results(client, LONG, long_texts="windows", window_stride=3, window_pooling="max")
+        (cut,) = results(client, LONG, long_texts="cut")
+        limits = client.get("/info").json()["limits"]
+
+    assert own == same and own["windows"] > 1
+    assert cut["windows"] == 1 and cut["truncated"]
+    assert (limits["long_texts"], limits["window_stride"]) == ("windows", 3)
+    assert (limits["window_pooling"], limits["max_windows"]) == ("max", 5)

@@ -4,7 +4,8 @@
         -m tests.train.two_processes TEACHER PLACE
 
 Below PLACE: each recipe's run; ``spd-resumed``, one stopped twice by the second process;
-``calm``, without what makes much of rounding; and what each process says of a run that is finished.
+``calm``, without what makes much of rounding; ``windows``, the same with texts in windows; and what
+each process says of a run that is finished.
 """
 
 import json
@@ -20,7 +21,7 @@ from spd_train.run import run
 from spd_train.train_config import TrainConfig
 from tests.pictures import blank_pictures
 from tests.train.runs import StopAfter, config_for
-from tests.train.training.test_processes import RECIPES, calm
+from tests.train.training.test_processes import RECIPES, calm, in_windows
 
 
 def main() -> None:
@@ -43,6 +44,7 @@ def main() -> None:
         raise AssertionError("the run was not stopped")
     run(replace(again, resume=True), Silent())
     run(config("calm", calm(RECIPES["spd"])), Silent())
+    run(in_windows(config("windows", calm(RECIPES["spd"]))), Silent())
     found = run(replace(config("spd", RECIPES["spd"]), resume=True), Silent())
     (place / f"finished-{rank}.json").write_text(json.dumps(found.to_json()))
 

@@ -24,9 +24,10 @@ from spd_deploy.domain.temperature import (
     error_of,
     is_calibrated_by_temperature,
 )
-from spd_deploy.domain.text import Batch, EncodesOnce, Tokenizer, Tokens
+from spd_deploy.domain.text import Batch, Tokenizer, Tokens
+from spd_deploy.domain.text_encoder import EncodesOnce
 from spd_deploy.domain.text_lengths import Lengths
-from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
+from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_as_trained
 
 if TYPE_CHECKING:
     from exporters.precision import CalibrationSet
@@ -63,7 +64,7 @@ def calibration_set_for(
 
     task = agreed_task(checkpoint.task, task_name)
     refuse_unlabelled(task, data_dir)
-    encoder = EncodesOnce(tokenizer_of(checkpoint))
+    encoder = EncodesOnce(tokenizer_as_trained(checkpoint))
     if data_dir is None:
         progress.note("no --data: texts to calibrate and score on come from the hub")
     data = read_data(
@@ -147,8 +148,9 @@ def calibration_set_of(
 
 
 def _batches(tokenizer: Tokenizer, rows: Sequence[Tokens]) -> list[Batch]:
-    """The rows in batches of similar length, so that little is padding."""
-    by_length = sorted(rows, key=lambda row: len(row.ids))
+    """The rows, or their windows, in batches of similar length, so that little is padding."""
+    windows = [window for row in rows for window in row.windows]
+    by_length = sorted(windows, key=lambda row: len(row.ids))
     return [
         tokenizer.pad(by_length[i : i + _CALIBRATION_BATCH])
         for i in range(0, len(by_length), _CALIBRATION_BATCH)

@@ -1,11 +1,15 @@
 """The data of ``spd train``: a task by name or the user's own columns, and more texts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from spd_deploy.api.values import read_windows
 from spd_deploy.cli.inputs.text_inputs import rows_from_file
+from spd_deploy.domain.checkpoint import open_checkpoint
+from spd_deploy.domain.long_texts import TextWindows
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Task, task_named
 
@@ -52,6 +56,32 @@ def read_task_and_data(
         return task, data
     progress.note(f"{len(more)} more texts for the student, which the teacher labels")
     return task, data.with_more(more)
+
+
+def windows_of_training(options: Mapping[str, Any], note: "Note") -> TextWindows | None:
+    """How long texts are read in training: as asked for, or as ``--teacher`` was trained.
+
+    Raises:
+        OptionConflict: an option of windows where texts are cut.
+    """
+    choice = read_windows(
+        options["long_texts"],
+        options["window_stride"],
+        options["window_pooling"],
+        options["max_windows"],
+    )
+    trained = None
+    if options["teacher"] is not None:
+        trained = open_checkpoint(Path(options["teacher"])).task.windows
+    windows = choice.windows(trained)
+    if trained is not None:
+        note(f"long texts: the teacher was trained with {trained}; this run {_reads(windows)}")
+    return windows
+
+
+def _reads(windows: TextWindows | None) -> str:
+    """How long texts are read, in words."""
+    return "cuts them" if windows is None else f"reads {windows}"
 
 
 def choose_task(

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.checkpoint import SPD_FILE, WEIGHTS_FILE, open_checkpoint
+from spd_deploy.domain.long_texts import TextWindows, WindowPooling
 from spd_deploy.domain.progress import Silent
 from spd_train.config import Recipe
 from spd_train.recipes import with_field
 from spd_train.run import run
+from spd_train.train_config import TrainConfig
 from spd_train.training.distributed import Distributed, micro_batches
 from spd_train.training.metrics_log import METRICS_FILE, Record, read_metrics_log
 from spd_train.training.state import STATE_FILE
@@ -43,30 +45,55 @@ def calm(recipe: Recipe) -> Recipe:
     )
 
 
+def in_windows(config: TrainConfig) -> TrainConfig:
+    """The run with texts that are read in windows of six tokens."""
+    recipe = replace(config.recipe, max_tokens=6)
+    return replace(config, recipe=recipe, windows=TextWindows(pooling=WindowPooling.MAX))
+
+
+def parts_of(windows: list[int], count: int, accumulate: int, most: int) -> list[list[list[int]]]:
+    """The micro-batches of each process."""
+    return [
+        micro_batches(windows, world_size=count, rank=rank, accumulate=accumulate, most=most)
+        for rank in range(count)
+    ]
+
+
 @given(rows=st.integers(0, 200), count=st.integers(1, 9), accumulate=st.integers(1, 9))
 def test_every_row_is_dealt_once(rows: int, count: int, accumulate: int) -> None:
     """Over all processes and parts each row is computed once, and parts differ by one row."""
-    parts = [
-        part
-        for rank in range(count)
-        for part in micro_batches(rows, world_size=count, rank=rank, accumulate=accumulate)
-    ]
+    most = -(-max(rows, 1) // (count * accumulate))
+    parts = [part for own in parts_of([1] * rows, count, accumulate, most) for part in own]
 
     assert sorted(row for part in parts for row in part) == list(range(rows))
     assert len(parts) == count * accumulate
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@given(
+    windows=st.lists(st.integers(1, 9), max_size=60),
+    count=st.integers(1, 5),
+    accumulate=st.integers(1, 5),
+    most=st.integers(1, 12),
+)
+def test_no_micro_batch_has_more_windows_than_are_allowed(
+    windows: list[int], count: int, accumulate: int, most: int
+) -> None:
+    """A text with more is alone; every text is computed once, in as many parts by each process."""
+    by_rank = parts_of(windows, count, accumulate, most)
+    parts = [part for own in by_rank for part in own]
+
+    assert sorted(row for part in parts for row in part) == list(range(len(windows)))
+    assert all(len(part) == 1 or sum(windows[i] for i in part) <= most for part in parts)
+    assert len({len(own) for own in by_rank}) == 1 and len(by_rank[0]) >= accumulate
+
+
 @given(rows=st.integers(0, 50), count=st.integers(1, 5), accumulate=st.integers(1, 5))
 def test_parts_are_the_same_however_they_are_spread(rows: int, count: int, accumulate: int) -> None:
     """So many processes compute what one does that accumulates as many parts."""
-    spread = [
-        part
-        for rank in range(count)
-        for part in micro_batches(rows, world_size=count, rank=rank, accumulate=accumulate)
-    ]
+    spread = [part for own in parts_of([1] * rows, count, accumulate, 50) for part in own]
 
-    assert spread == micro_batches(rows, world_size=1, rank=0, accumulate=count * accumulate)
+    assert [spread] == parts_of([1] * rows, 1, count * accumulate, 50)
 
 
 def test_alone_there_is_nothing_to_agree_on() -> None:
@@ -178,3 +205,12 @@ def test_what_two_processes_finished_is_finished_for_both(two: Path) -> None:
     said = [json.loads((two / f"finished-{rank}.json").read_text()) for rank in (0, 1)]
 
     assert said == [json.loads(json.dumps(open_checkpoint(two / "spd").to_json()))] * 2
+
+
+def test_windows_are_spread_over_processes(teacher: Path, two: Path, tmp_path: Path) -> None:
+    """Two processes, each in as many parts as the windows need, have the losses of one."""
+    config = config_for(teacher, tmp_path / "alone", calm(RECIPES["spd"]))
+    run(in_windows(replace(config, model=None, teacher=str(teacher))), Silent())
+
+    ours, theirs = (read_metrics_log(f / METRICS_FILE) for f in (two / "windows", config.output))
+    assert_alike(ours, theirs, within=1e-4)

@@ -19,6 +19,7 @@ from spd_train.training.schedule import (
     steps_of,
     warmup_decay,
 )
+from tests.train.runs import rows_of
 
 SHAPES: tuple[GraftShape, ...] = ("none", "constant", "linear", "paper")
 stages_of_any_length = st.builds(
@@ -112,7 +113,7 @@ def test_epochs_differ() -> None:
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=100))
 def test_evaluation_batches_hold_every_row_once(lengths: list[int]) -> None:
     """Longest first, all rows, none twice."""
-    found = by_length(lengths, batch_size=7)
+    found = by_length(rows_of(*lengths), batch_size=7)
 
     assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
     assert lengths[found[0][0]] == max(lengths)
