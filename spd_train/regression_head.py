@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from spd_deploy.domain.encoder import Encoder
+from spd_deploy.domain.metrics import Label
 from spd_train.calibrate import head_parameters, scale_head
 
 
-def start_at_labels(model: nn.Module, encoder: Encoder, labels: Sequence[float]) -> None:
+def start_at_labels(model: nn.Module, encoder: Encoder, labels: Sequence[Label | None]) -> None:
     """Scale a head that was drawn, and no other, to the labels, in place.
 
     A head that was trained has a bias; Transformers draws one of 0.
@@ -30,7 +31,8 @@ def start_at_labels(model: nn.Module, encoder: Encoder, labels: Sequence[float])
     bias = head_parameters(model, encoder).get("bias")
     if bias is None or bias.any():
         return
-    deviation = float(np.std(labels))
+    numbers = np.array(labels, np.float64)
+    deviation = float(numbers.std())
     scale_head(model, encoder, deviation if deviation > 0 else 1.0)
     with torch.no_grad():
-        bias.fill_(float(np.mean(labels)))
+        bias.fill_(float(numbers.mean()))

@@ -114,8 +114,7 @@ def _train_dense(
     torch.manual_seed(config.recipe.seed)  # the classification head is initialised at random
     model = load_classifier(config.model, config.task, note=progress.note)
     if config.task.problem_type is ProblemType.REGRESSION:
-        numbers = [float(one.label) for one in config.data.train]
-        start_at_labels(model, encoder_sizes(model), numbers)
+        start_at_labels(model, encoder_sizes(model), [one.label for one in config.data.train])
     zeros, masks = None, None
     if config.keep_masks:
         zeros, masks = zeros_of(model, encoder_sizes(model), config.model)
