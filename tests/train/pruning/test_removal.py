@@ -56,7 +56,7 @@ def test_errors_rise_from_nothing_to_all(seed: int, width: int, units: int) -> N
     assert sorted(curve.order_R.tolist()) == list(range(units))
     assert float(curve.error_U[units]) == 0
     assert (curve.error_U.diff() <= 1e-12).all()
-    assert float(curve.error_U[0]) == pytest.approx(1, abs=0.02)
+    assert float(curve.error_U[0]) == pytest.approx(1, abs=0.03)
 
 
 def test_of_two_equal_neurons_one_goes_for_nothing() -> None:
