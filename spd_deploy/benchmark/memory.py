@@ -27,7 +27,7 @@ from spd_deploy.domain.errors import EngineFailed
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES, Runtime
 from spd_deploy.domain.shapes import random_batch
 from spd_deploy.sessions.onnxruntime import import_onnxruntime
-from spd_deploy.sessions.openvino import import_openvino
+from spd_deploy.sessions.openvino import openvino_core
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt
 
 _PATIENCE_S = 600.0
@@ -94,7 +94,7 @@ def load_library(runtime: Runtime) -> None:
         case "onnxruntime":
             import_onnxruntime()
         case "openvino":
-            import_openvino().Core().get_versions("CPU")  # loads what runs on the CPU
+            openvino_core().get_versions("CPU")  # loads what runs on the CPU
         case "tensorrt":
             import_tensorrt()
         case "torch":

@@ -89,8 +89,8 @@ def dense_forms(runtime: CpuRuntime) -> Iterator[tuple[CpuRuntime, str]]:
     """The runtimes and precisions that a user would choose from for a dense model."""
     yield runtime, "fp32"
     yield runtime, "int8"
-    from spd_deploy.sessions.openvino import import_openvino, precisions_of
+    from spd_deploy.sessions.openvino import openvino_core, precisions_of
 
     with suppress(Unavailable):
-        if "bf16" in precisions_of(import_openvino().Core()):
+        if "bf16" in precisions_of(openvino_core()):
             yield "openvino", "bf16"

@@ -6,7 +6,7 @@ from spd_deploy.domain.errors import Unavailable
 from spd_deploy.domain.versions import version_of
 from spd_deploy.machine.check import Check, failed, passed
 from spd_deploy.machine.processor import cpu_features
-from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.openvino import openvino_core, precisions_of
 
 GROUP = "OpenVINO"
 _INT8 = ("VNNI", "AMX")
@@ -15,7 +15,7 @@ _INT8 = ("VNNI", "AMX")
 def openvino_checks() -> Iterator[Check]:
     """Checks of the package, of bf16 and of int8."""
     try:
-        core = import_openvino().Core()
+        core = openvino_core()
     except Unavailable as err:
         yield failed(
             GROUP,

@@ -6,6 +6,7 @@ reports the use over the network.
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ class OpenVinoSession(Closing):
                 threads.
             BadArtefact: OpenVINO cannot read the file.
         """
-        core = import_openvino().Core()
+        core = openvino_core()
         _refuse_missing_precision(precision, precisions_of(core))
         try:
             read = core.read_model(model)
@@ -163,7 +164,7 @@ def compiled_product(model: bytes, precision: str, threads: int) -> Any:
     Raises:
         Unavailable: OpenVINO is missing, or does not run in this precision.
     """
-    core = import_openvino().Core()
+    core = openvino_core()
     _refuse_missing_precision(precision, precisions_of(core))
     return _compiled(core, core.read_model(model), precision, threads)
 
@@ -182,6 +183,25 @@ def import_openvino() -> ModuleType:
             "OpenVINO is not installed", got=err, fix="pip install 'spd-deploy[openvino]'"
         ) from err
     return openvino  # type: ignore[no-any-return]
+
+
+def openvino_core() -> Any:
+    """OpenVINO's core: one for the process, which is never destroyed.
+
+    Its CPU plugin gives the thread that first uses it a stack for signal handlers, and frees that
+    with the core. If another thread did so, as after a server has replaced a model, the next signal
+    would kill the process without a word in place of running its handler.
+
+    Raises:
+        Unavailable: OpenVINO is not installed.
+    """
+    return _only_core(import_openvino())
+
+
+@functools.cache
+def _only_core(openvino: ModuleType) -> Any:
+    """The core of a module, made once."""
+    return openvino.Core()
 
 
 def precisions_of(core: Any) -> frozenset[str]:

@@ -13,7 +13,7 @@ from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.runtime_choice import Runtime
 from spd_deploy.sessions.open import BF16_TOLERANCE
-from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.openvino import openvino_core, precisions_of
 from tests.portable import with_portable
 
 QUICK = ("--batch", "1", "--seq", "8", "--threads", "1", "--rounds", "2", "--seconds", "0.02")
@@ -67,7 +67,7 @@ def test_a_score_says_what_ran(artefact: Artefact, tmp_path: Path) -> None:
 def test_one_artefact_is_measured_in_several_runtimes(artefact: Artefact, tmp_path: Path) -> None:
     """Each is an arm, compared with the baseline in the first, with its parity as measured."""
     asked = ["onnxruntime", "openvino"]
-    if "bf16" in precisions_of(import_openvino().Core()):
+    if "bf16" in precisions_of(openvino_core()):
         asked.append("openvino:bf16")
     options = [word for name in asked for word in ("--runtime", name)]
     words = (artefact.folder, "--baseline", artefact.folder, "--output", tmp_path / "r")

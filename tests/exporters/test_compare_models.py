@@ -10,7 +10,7 @@ from exporters.precision import CalibrationSet
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.patterns import Structured
 from spd_deploy.domain.shapes import Shape, random_batch
-from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.openvino import openvino_core, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 from spd_deploy.timing.host_clock import TimingSettings
@@ -43,7 +43,7 @@ def test_each_model_is_scored_and_timed_in_its_form(tmp_path: Path) -> None:
     forms = [
         ModelForm(name="dense", checkpoint=dense, runtime="onnxruntime", precision="fp32"),
         ModelForm(name="dense", checkpoint=dense, runtime="openvino", precision="int8"),
-        *([rounded] if "bf16" in precisions_of(import_openvino().Core()) else []),
+        *([rounded] if "bf16" in precisions_of(openvino_core()) else []),
         ModelForm(name="2x", checkpoint=sparse, runtime="onnxruntime", precision="fp32"),
     ]
 

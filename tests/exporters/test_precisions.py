@@ -25,7 +25,7 @@ from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.text import Batch, Tokens, pad
 from spd_deploy.sessions.onnxruntime import DATA_FILE, MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.open import difference_between, open_path, prove, session_from_artefact
-from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.openvino import openvino_core, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 from tests.exporters.test_onnx import TENSORRT_OPERATORS
@@ -189,7 +189,7 @@ def test_int8_runs_in_openvino(exported: Exported, spelled: str | None) -> None:
     checkpoint, artefact = exported(spelled, Precision.INT8)
     batch = some_batches(checkpoint)[0]
     wanted = ["int8", "int8+bf16"]
-    if "bf16" not in precisions_of(import_openvino().Core()):
+    if "bf16" not in precisions_of(openvino_core()):
         wanted.remove("int8+bf16")
 
     for precision in wanted:

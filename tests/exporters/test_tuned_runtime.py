@@ -26,7 +26,7 @@ from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.open import difference_between, open_path
-from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.openvino import openvino_core, precisions_of
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import TimingSettings
 from tests.cli.user_folder import mrpc_files
@@ -86,7 +86,7 @@ def test_with_labels_bf16_is_judged_and_timed(
     tmp_path: Path, mrpc: tuple[Checkpoint, Path]
 ) -> None:
     """OpenVINO in bf16 takes part where its accuracy was measured to be allowed."""
-    if "bf16" not in precisions_of(import_openvino().Core()):
+    if "bf16" not in precisions_of(openvino_core()):
         pytest.skip("this CPU has no bf16 for OpenVINO")
 
     export(mrpc[0], tmp_path / "a", *QUICK, "--data", mrpc[1], "--max-drop", "100")
@@ -99,7 +99,7 @@ def test_a_runtime_that_is_asked_for_is_taken(
     tmp_path: Path, mrpc: tuple[Checkpoint, Path]
 ) -> None:
     """Nothing is timed; the artefact opens in the runtime and precision that were named."""
-    if "bf16" not in precisions_of(import_openvino().Core()):
+    if "bf16" not in precisions_of(openvino_core()):
         pytest.skip("this CPU has no bf16 for OpenVINO")
 
     export(mrpc[0], tmp_path / "a", "--runtime", "openvino:bf16")
@@ -114,7 +114,7 @@ def test_bf16_that_costs_too_much_is_left_out(
     tmp_path: Path, mrpc: tuple[Checkpoint, Path]
 ) -> None:
     """Judged by how near the logits are, with nothing allowed, only what does not round is left."""
-    if "bf16" not in precisions_of(import_openvino().Core()):
+    if "bf16" not in precisions_of(openvino_core()):
         pytest.skip("this CPU has no bf16 for OpenVINO")
     artefact = artefact_from_checkpoint(mrpc[0], tmp_path / "a")
     golden = artefact.golden()

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from spd_deploy.machine.openvino_checks import bf16_check, int8_check, openvino_checks
-from spd_deploy.sessions.openvino import import_openvino, precisions_of
+from spd_deploy.sessions.openvino import openvino_core, precisions_of
 
 
 def test_a_missing_openvino_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_the_package_and_its_precisions_are_told() -> None:
     package, bf16, int8 = openvino_checks()
 
     assert package.ok
-    assert bf16.ok == ("bf16" in precisions_of(import_openvino().Core()))
+    assert bf16.ok == ("bf16" in precisions_of(openvino_core()))
     assert int8.ok or (int8.reason and int8.remedy)
 
 

@@ -27,7 +27,7 @@ from spd_deploy.sessions.open import (
 )
 from spd_deploy.sessions.openvino import (
     OpenVinoSession,
-    import_openvino,
+    openvino_core,
     precisions_of,
     product_precisions,
 )
@@ -78,7 +78,7 @@ def batch_of(*lengths: int, seed: int = 0) -> Batch:
 
 
 def offers_bf16() -> bool:
-    return "bf16" in precisions_of(import_openvino().Core())
+    return "bf16" in precisions_of(openvino_core())
 
 
 def test_logits_are_those_of_pytorch_and_onnx_runtime(
@@ -310,3 +310,27 @@ def onnx_runtime_logits(file: Path, batch: Batch) -> NDArray[np.float32]:
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["logits"], feed_of(batch))[0])
+
+
+def test_a_signal_is_handled_after_another_thread_has_closed_a_session(artefact: Artefact) -> None:
+    """OpenVINO frees a stack for signals with its core; a handler that ran on it would end all."""
+    code = f"""
+import gc, signal, threading
+from pathlib import Path
+from spd_deploy.sessions.openvino import OpenVinoSession
+opened = [OpenVinoSession(Path({str(artefact.folder / PORTABLE_FILE)!r}), precision="fp32",
+                          positions=64, threads=1)]
+def close():
+    opened.pop().close()
+    gc.collect()
+thread = threading.Thread(target=close)
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert (found.returncode, found.stdout) == (0, "handled\n"), found.stderr
