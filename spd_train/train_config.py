@@ -85,10 +85,9 @@ class TrainConfig:
             else json.loads(text_of(self.latency.to_json())),
             "keep_masks": self.keep_masks,
             "label_loss": self.label_loss.to_json(),
+            "windows": None if self.windows is None else asdict(self.windows),
             "metric": self.metric,
             "start": None if self.start is None else identity_of(str(self.start)),
-            # Runs that began before texts could be read in windows have no such line.
-            **({} if self.windows is None else {"windows": asdict(self.windows)}),
         }
 
     def recorded_recipe(self) -> dict[str, Any]:
