@@ -57,6 +57,10 @@ SERIES = (
 )
 
 
+# A student of another training, which is no point of the line.
+_TRAINED_IN_INT8 = "-int8"
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """A model: how many times as fast as the dense one, and the share of its score in percent."""
@@ -90,7 +94,7 @@ def points_of(series: Series, precision: str) -> list[Point]:
             share=100 * model["scores"][series.metric] / reference["scores"][series.metric],
         )
         for model in models
-        if model["precision"] == precision
+        if model["precision"] == precision and not model["name"].endswith(_TRAINED_IN_INT8)
     ]
 
 
