@@ -51,7 +51,7 @@ def calibrate_ranges(
 
 
 def sample_places(batches: int) -> Array:
-    """Where a batch's tokens are taken from, as shares of the batch; the same in each batch."""
+    """Random positions in [0, 1) of the sampled tokens in a batch, the same for every batch."""
     tokens = -(-_TOKENS // max(1, batches))
     return np.random.default_rng(0).random(tokens, dtype=np.float32)
 
@@ -69,7 +69,10 @@ def best_range(x_TK: Array, weight_NK: Array) -> float:
 
 
 def relative_error(x_TK: Array, weight_NK: Array, range: float) -> float:
-    """The mean over tokens of ``|W (x - int8(x))|^2 / |W x|^2``; tokens with no product count 0."""
+    """The mean over tokens of ``|W (x - int8(x))|^2 / |W x|^2``.
+
+    Tokens whose product is zero are left out.
+    """
     step = range / _INT8_MAX
     rounded_TK = np.clip(np.rint(x_TK / step), -_INT8_MAX, _INT8_MAX) * step
     change_T = np.square((rounded_TK - x_TK) @ weight_NK.T).sum(1)

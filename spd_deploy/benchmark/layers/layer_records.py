@@ -77,7 +77,7 @@ class Timeline:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatrixFacts:
-    """A matrix as the manifest describes it, and where in the graph it is run.
+    """A matrix as the manifest describes it: layer, role, pattern and lowering.
 
     Attributes:
         weights: how many numbers it holds, zeros included.
