@@ -27,6 +27,7 @@ class ClassifierWeights:
         tensors: every array of the checkpoint by its name there.
         activation: of the feed-forward part.
         epsilon: of the layer norms.
+        max_tokens: of a row; longer ones are not read.
     """
 
     encoder: Encoder
@@ -34,6 +35,7 @@ class ClassifierWeights:
     tensors: Mapping[str, Array]
     activation: Activation
     epsilon: float
+    max_tokens: int
 
     def weight(self, name: str) -> Array:
         """The weight ``[N, K]`` of a linear layer, or the scale of a norm."""
@@ -93,6 +95,7 @@ def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
         tensors=tensors,
         activation=activation_of(encoder, config),
         epsilon=epsilon_of(encoder, config),
+        max_tokens=checkpoint.max_tokens,
     )
 
 

@@ -57,6 +57,7 @@ def dense_baseline_weights(artefact: Artefact) -> ClassifierWeights:
         read_config(artefact.folder),
         outputs=artefact.task.outputs,
         tables=_tables(artefact, encoder),
+        max_tokens=artefact.manifest.max_tokens,
     )
 
 

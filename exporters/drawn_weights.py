@@ -19,11 +19,17 @@ _SCALE = 0.05
 
 
 def drawn_weights(
-    encoder: Encoder, config: Mapping[str, Any], *, outputs: int, tables: Shapes
+    encoder: Encoder,
+    config: Mapping[str, Any],
+    *,
+    outputs: int,
+    tables: Shapes,
+    max_tokens: int | None = None,
 ) -> ClassifierWeights:
     """Random weights of a classifier with so many outputs.
 
-    ``tables`` are the shapes of the embedding tables, under their names in a checkpoint.
+    ``tables`` are the shapes of the embedding tables, under their names in a checkpoint. Rows have
+    ``max_tokens`` at most, by default as many as the encoder has positions.
 
     Raises:
         BadModel: an architecture or activation that cannot be exported.
@@ -34,6 +40,7 @@ def drawn_weights(
         tensors=_random(expected_shapes(encoder, outputs, tables)),
         activation=activation_of(encoder, config),
         epsilon=epsilon_of(encoder, config),
+        max_tokens=encoder.positions if max_tokens is None else max_tokens,
     )
 
 

@@ -23,7 +23,7 @@ from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.lowering.compact import Heads
 from exporters.onnx.graph import Graph, Name
 from exporters.onnx.layouts.layout import Axes
-from spd_deploy.domain.text import MASK
+from exporters.onnx.local_attention import Chunks
 
 POSITION_BIAS = "position_bias"
 
@@ -39,13 +39,20 @@ class AttentionBias:
         weights: has the table.
         layers: the heads that each layer keeps.
         axes: the sizes of the batch.
+        chunks: how layers with a window split the rows; None where they do not.
     """
 
     def __init__(
-        self, graph: Graph, weights: ClassifierWeights, layers: Iterable[Heads], axes: Axes
+        self,
+        graph: Graph,
+        weights: ClassifierWeights,
+        layers: Iterable[Heads],
+        axes: Axes,
+        chunks: Chunks | None = None,
     ) -> None:
         self.g = graph
         self.axes = axes
+        self.chunks = chunks
         self.heads = tuple(sorted(set().union(*layers)))
         self.positions = weights.encoder.positions
         self.biases_AD = unrolled_biases(weights)
@@ -58,7 +65,8 @@ class AttentionBias:
         """What is added to the scores ``[B, A, Q, S]`` of these heads, one after the other.
 
         With ``first`` the only query is the first token of each row. With a ``window`` tokens
-        further away than that are masked.
+        further away than that are masked; where rows are split, the scores are
+        ``[B, A, N, C, keys]``.
         """
         if window is not None:
             return (self._within(window, first=first),)
@@ -78,14 +86,17 @@ class AttentionBias:
         from onnx import TensorProto
 
         g = self.g
-        mask = g.op("Cast", g.op("Unsqueeze", MASK, g.ints(1, 2)), to=TensorProto.FLOAT)
+        mask = g.op("Cast", g.op("Unsqueeze", self.axes.mask, g.ints(1, 2)), to=TensorProto.FLOAT)
         return g.op("Mul", g.op("Sub", g.scalar(1.0), mask), g.scalar(_MASKED_SCORE))
 
     def _within(self, window: int, *, first: bool) -> Name:
-        """The mask ``[B, 1, Q, S]`` of padding and of tokens beyond a window."""
+        """The mask ``[B, 1, Q, S]``, or of split rows, of padding and of what is further away."""
         key = (window, first)
         if key not in self._windows:
             with self.g.outermost_scope("mask"):
+                if self.chunks is not None and not first:
+                    self._windows[key] = self.chunks.mask(self.mask, self.axes, _MASKED_SCORE)
+                    return self._windows[key]
                 g, key_S = self.g, self.axes.places(self.g)
                 distance = (
                     key_S if first else g.op("Abs", g.op("Sub", g.reshape(key_S, -1, 1), key_S))

@@ -25,12 +25,13 @@ from exporters.onnx.graph import Graph, Name, Target
 from exporters.onnx.layouts.feature_major import FeatureMajor
 from exporters.onnx.layouts.layout import FLOAT, Axes, Layout
 from exporters.onnx.layouts.token_major import TokenMajor
+from exporters.onnx.local_attention import chunks_of
 from exporters.onnx.operators import gelu, silu
 from exporters.onnx.rotary import Rotary
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.models.architecture import Role
-from spd_deploy.domain.text import IDS, INPUTS, MASK
+from spd_deploy.domain.text import IDS, INPUTS
 
 OUTPUT = "logits"
 
@@ -71,10 +72,12 @@ class ClassifierGraph:
         axes = self._axes()
         with self.g.scope("embeddings"):
             x = embeddings(self.g, self.weights, axes, self.word_embeddings)
+            if (chunks := chunks_of(self.g, self.weights, axes)) is not None:
+                x, axes = chunks.padded(x, axes, self.weights.encoder.hidden)
             x = self.layout.enter(x, axes)
         layers = self.weights.encoder.layers
         heads = [self._heads(layer) for layer in range(layers)]
-        bias = AttentionBias(self.g, self.weights, heads, axes)
+        bias = AttentionBias(self.g, self.weights, heads, axes, chunks)
         rotary = Rotary(self.g, self.arithmetic, self.weights.encoder.head_size, axes)
         first = self.weights.encoder.pooling == "first"
         for layer in range(layers):
@@ -160,6 +163,7 @@ class ClassifierGraph:
 
         with self.g.scope("product"):
             window = None if own is None else own.window
+            split = None if window is None or axes.first else bias.chunks
             context = self.layout.attention(
                 q,
                 k,
@@ -173,6 +177,7 @@ class ClassifierGraph:
                 position_scores=layer_scores(
                     self.g, self.arithmetic, self.weights, axes, layer=output.layer, heads=heads
                 ),
+                chunks=split,
             )
         return self._linear(context, output, residual=residual)
 
@@ -195,7 +200,7 @@ class ClassifierGraph:
         if encoder.pooling == "first":
             return self.layout.leave(x, encoder.hidden)
         g = self.g
-        mask_BS = g.op("Cast", MASK, to=FLOAT)
+        mask_BS = g.op("Cast", axes.mask, to=FLOAT)
         count_B1 = g.op("ReduceSum", mask_BS, g.ints(1), keepdims=1)
         share_BS = g.op("Div", mask_BS, g.op("Max", count_B1, g.scalar(1.0)))
         return self.layout.mean_tokens(x, share_BS, axes, encoder.hidden)

@@ -40,18 +40,20 @@ def product(
     *,
     transpose_a: bool = False,
     transpose_b: bool = False,
+    axes: int = 4,
     scale: float = 1.0,
     scalar: Scalar = Graph.scalar,
 ) -> Name:
-    """``scale`` a b over the last two of four axes, each transposed first where that is asked for.
+    """``scale`` a b over the last two axes, each transposed first where that is asked for.
 
-    ``scalar`` makes scalars of the type of ``a``.
+    Both have so many ``axes``. ``scalar`` makes scalars of the type of ``a``.
     """
     if g.target is Target.ONNXRUNTIME:
         transposes = {"transA": int(transpose_a), "transB": int(transpose_b)}
         return g.op("FusedMatMul", a, b, domain=MICROSOFT, alpha=scale, **transposes)
     if scale != 1.0:  # scaling an operand is cheaper than scaling the product, which is larger
         a = g.op("Mul", a, scalar(g, scale))
-    a = g.transpose(a, 0, 1, 3, 2) if transpose_a else a
-    b = g.transpose(b, 0, 1, 3, 2) if transpose_b else b
+    swapped = (*range(axes - 2), axes - 1, axes - 2)
+    a = g.transpose(a, *swapped) if transpose_a else a
+    b = g.transpose(b, *swapped) if transpose_b else b
     return g.op("MatMul", a, b)

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -18,20 +21,26 @@ from exporters.torch.export import torch_artefact_from_checkpoint
 from spd_deploy.domain.checkpoint import WEIGHTS_FILE, Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadModel
 from spd_deploy.domain.patterns import parse_pattern
+from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.awkward_texts import awkward_inputs
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.open import session_from_artefact
+from spd_deploy.sessions.openvino import OpenVinoSession
 from tests.tiny import tiny_checkpoint, tiny_model
 
 POSITIONS = 300  # more than twice the window of real models, which these have: 64 to each side
-SIZES: dict[str, Any] = {"layers": 3, "positions": POSITIONS, "local_attention": 128}
+SIZES: dict[str, Any] = {"layers": 3, "positions": POSITIONS}
 
 
 def made(folder: Path, spelled: str | None, **sizes: Any) -> Checkpoint:
     pattern = None if spelled is None else parse_pattern(spelled)
     return tiny_checkpoint(
-        folder, architecture="modernbert", pattern=pattern, max_tokens=POSITIONS, **SIZES, **sizes
+        folder,
+        architecture="modernbert",
+        pattern=pattern,
+        max_tokens=POSITIONS,
+        **{**SIZES, "local_attention": 128, **sizes},
     )
 
 
@@ -78,6 +87,69 @@ def test_awkward_texts_get_transformers_logits(
                 np.testing.assert_allclose(found, logits_BC, rtol=1e-4, atol=1e-4)
             padded = session.run(tokenizer.pad(rows))
         np.testing.assert_allclose(padded, np.concatenate(expected), rtol=1e-4, atol=1e-4)
+
+
+LOCAL = 8  # tokens see 4 to each side, so that rows of more than 32 are split into chunks
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Transformers' models with a small window, and their graphs, by pattern."""
+    folder = tmp_path_factory.mktemp("chunked")
+    made_of: dict[str, Any] = {}
+    for spelled in (None, "block:16x1"):
+        checkpoint = made(
+            folder / str(spelled).replace(":", "-"),
+            spelled,
+            local_attention=LOCAL,
+            classifier_pooling="mean",
+        )
+        artefact = artefact_from_checkpoint(checkpoint, folder / f"{len(made_of)}-onnx")
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint.folder)
+        open_in = {
+            "onnxruntime": OnnxSession(artefact.folder / MODEL_FILE, precision="fp32"),
+            "portable": OnnxSession(artefact.folder / PORTABLE_FILE, precision="fp32"),
+            "openvino": OpenVinoSession(
+                artefact.folder / PORTABLE_FILE, precision="fp32", positions=POSITIONS
+            ),
+        }
+        made_of[str(spelled)] = (model.eval(), open_in)
+    return made_of
+
+
+@given(
+    spelled=st.sampled_from(["None", "block:16x1"]),
+    lengths=st.lists(st.integers(1, POSITIONS), min_size=1, max_size=3),
+    border=st.sampled_from([None, 31, 32, 33, 36, 37, 40]),
+)
+@settings(max_examples=30)
+def test_rows_in_chunks_get_transformers_logits(
+    chunked: dict[str, Any], spelled: str, lengths: list[int], border: int | None
+) -> None:
+    """Whatever the lengths of the rows are, and that of the batch, in every runtime."""
+    model, open_in = chunked[spelled]
+    lengths = lengths if border is None else [border, *(min(one, border) for one in lengths)]
+    mask_BS = np.array([[int(i < n) for i in range(max(lengths))] for n in lengths], np.int64)
+    ids_BS = np.random.default_rng(len(lengths)).integers(5, 40, mask_BS.shape)
+    with torch.no_grad():
+        expected = model(torch.tensor(ids_BS), attention_mask=torch.tensor(mask_BS)).logits.numpy()
+
+    for session in open_in.values():
+        found = session.run(Batch(ids_BS=ids_BS, mask_BS=mask_BS, types_BS=0 * ids_BS))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("max_tokens", "splits"), [(32, False), (33, True)])
+def test_a_graph_splits_rows_where_some_are_long_enough(
+    tmp_path: Path, max_tokens: int, splits: bool
+) -> None:
+    """A model that reads short rows alone does not pay for the choice."""
+    checkpoint = tiny_checkpoint(
+        tmp_path / "c", architecture="modernbert", local_attention=LOCAL, max_tokens=max_tokens
+    )
+    artefact = artefact_from_checkpoint(checkpoint, tmp_path / "a")
+    graph = onnx.load(artefact.folder / MODEL_FILE, load_external_data=False).graph
+    assert any(node.op_type == "Mod" for node in graph.node) == splits
 
 
 def test_a_window_is_seen_in_the_logits(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name, Target
-from exporters.onnx.layouts.layout import Axes, PositionScores, Turn
+from exporters.onnx.layouts.layout import Axes, PositionScores, SplitRows, Turn
 from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import product
 
@@ -79,6 +79,7 @@ class FeatureMajor:
         scale: float,
         turn: Turn | None = None,
         position_scores: PositionScores | None = None,
+        chunks: SplitRows | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, D, S]``."""
         g = self.g
@@ -87,14 +88,20 @@ class FeatureMajor:
         q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
         if turn is not None:  # a first token, at position 0, is turned by nothing
             q4, k4 = q4 if axes.first else turn(q4, True), turn(k4, True)
-        scalar = self.arithmetic.scalar
+        if chunks is not None:
+            q4, k4, v4 = (chunks.of_columns(x) for x in (q4, k4, v4))
+            k4, v4 = (chunks.with_neighbours(x, 4) for x in (k4, v4))
+        scalar, axes_of = self.arithmetic.scalar, 4 if chunks is None else 5
         added = [] if position_scores is None else position_scores(q4, k4, True)
-        scores = product(g, q4, k4, transpose_a=True, scale=scale, scalar=scalar)
+        scores = product(g, q4, k4, transpose_a=True, axes=axes_of, scale=scale, scalar=scalar)
         scores = self.arithmetic.cast_float32(g, scores)
         for attention_bias in (*added, *attention_biases):
             scores = g.op("Add", scores, attention_bias)
         probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
-        context = g.reshape(product(g, v4, probability, transpose_b=True), 0, heads * size, -1)
+        context = product(g, v4, probability, transpose_b=True, axes=axes_of)
+        if chunks is not None:
+            context = g.transpose(context, 0, 1, 3, 2, 4)
+        context = g.reshape(context, 0, heads * size, -1)
         return g.transpose(context, 2, 1, 0) if axes.first else context
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:

@@ -12,6 +12,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array
 from exporters.onnx.graph import Graph, Name
+from spd_deploy.domain.text import MASK
 
 FLOAT = 1  # TensorProto.FLOAT
 # Heads of queries or keys to heads turned by their positions; whether features come before tokens.
@@ -26,11 +27,13 @@ class Axes:
     """The dynamic sizes, each the name of a one-element vector.
 
     Attributes:
+        mask: which tokens are real, ``[B, S]`` in int64.
         first: whether there are queries for the first token of each row only, as in the last layer.
     """
 
     batch: Name
     sequence: Name
+    mask: Name = MASK
     first: bool = False
 
     def places(self, g: Graph) -> Name:
@@ -38,6 +41,22 @@ class Axes:
         whole = g.once("Squeeze", self.sequence)
         zero, one = (g.constant(np.array(value, np.int64)) for value in (0, 1))
         return g.once("Cast", g.once("Range", zero, whole, one), to=FLOAT)
+
+
+class SplitRows(Protocol):
+    """Splits rows into N chunks of C tokens, each of which meets its neighbours' tokens as keys."""
+
+    def of_columns(self, x4: Name) -> Name:
+        """``[B, A, D, S]`` as ``[B, A, N, D, C]``."""
+        ...
+
+    def of_rows(self, x4: Name, width: int) -> Name:
+        """``[B, A, S, D]`` of this width D as ``[B, A, N, C, D]``."""
+        ...
+
+    def with_neighbours(self, x5: Name, axis: int) -> Name:
+        """Chunks with the tokens of their neighbours before and behind them along an axis."""
+        ...
 
 
 class Layout(Protocol):
@@ -80,6 +99,7 @@ class Layout(Protocol):
         scale: float,
         turn: Turn | None = None,
         position_scores: PositionScores | None = None,
+        chunks: SplitRows | None = None,
     ) -> Name:
         """Softmax attention of ``heads`` heads of width ``size``.
 
@@ -96,6 +116,8 @@ class Layout(Protocol):
             turn: turns queries and keys by their positions, where the model has rotary ones.
             position_scores: makes what positions add to the scores, where attention is
                 disentangled.
+            chunks: splits rows, where tokens see only those near by; the biases are then added to
+                the scores ``[B, A, N, C, keys]``.
         """
         ...
 

@@ -12,7 +12,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name
-from exporters.onnx.layouts.layout import Axes, PositionScores, Turn
+from exporters.onnx.layouts.layout import Axes, PositionScores, SplitRows, Turn
 
 
 class TokenMajor:
@@ -61,6 +61,7 @@ class TokenMajor:
         scale: float,
         turn: Turn | None = None,
         position_scores: PositionScores | None = None,
+        chunks: SplitRows | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
         g = self.g
@@ -70,13 +71,20 @@ class TokenMajor:
         v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
         if turn is not None:  # a first token, at position 0, is turned by nothing
             q4, k4 = q4 if axes.first else turn(q4, False), turn(k4, True)
+        if chunks is not None:
+            q4, v4 = (chunks.of_rows(x, size) for x in (q4, v4))
+            k4 = chunks.with_neighbours(chunks.of_columns(k4), 4)
+            v4 = chunks.with_neighbours(v4, 3)
         added = [] if position_scores is None else position_scores(q4, k4, False)
         q4 = g.op("Mul", q4, self.arithmetic.scalar(g, scale))
         scores = self.arithmetic.cast_float32(g, g.op("MatMul", q4, k4))
         for attention_bias in (*added, *attention_biases):
             scores = g.op("Add", scores, attention_bias)
         probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
-        context = g.transpose(g.op("MatMul", probability, v4), 0, 2, 1, 3)
+        context = g.op("MatMul", probability, v4)
+        if chunks is not None:
+            context = g.reshape(context, 0, 0, -1, size)
+        context = g.transpose(context, 0, 2, 1, 3)
         return g.reshape(context, -1, heads * size)
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
