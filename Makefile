@@ -6,7 +6,7 @@ BIN := .venv/bin
 OPTIMUM := .venv-optimum
 TENSORRT := .venv-tensorrt
 
-.PHONY: help setup quickstart test test-install test-nodes test-optimum test-tensorrt check docs format bench clean
+.PHONY: help setup lock quickstart test test-install test-nodes test-optimum test-tensorrt check docs format bench clean
 
 help:
 	@echo "make quickstart   set up, then run the whole main job on built-in data"
@@ -19,6 +19,7 @@ help:
 	@echo "make check        format, lint and types alone"
 	@echo "make docs         the documentation's pages, into .venv/site"
 	@echo "make format       mend what the formatter and linter can mend"
+	@echo "make lock         the packages of the images with their hashes, after a change of constraints.txt"
 	@echo "make bench        latency of dense and sparse BERT shapes on this machine"
 	@echo "make clean        remove .venv and what tools left behind"
 
@@ -90,6 +91,10 @@ $(TENSORRT)/installed: constraints-tensorrt.txt tests/tensorrt_rtx/assemble.py
 # NO_MKDOCS_2_WARNING: a note of the theme's authors about MkDocs 2, which is not what is pinned here.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .venv/site
+
+# pip asks the package index alone: no wheel is downloaded.
+lock: setup
+	$(BIN)/python deploy/docker/lock.py
 
 format: setup
 	$(BIN)/ruff check --fix .

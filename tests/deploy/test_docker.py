@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from serve.metrics import BatchFault, Metrics
 from tests.deploy.programs import serve_options
@@ -73,7 +76,7 @@ def test_an_image_has_two_stages_and_nobody_is_root(image: str) -> None:
 def test_an_image_installs_extras_that_exist_from_files_that_it_gets(image: str) -> None:
     """The extras are ours, and .dockerignore lets through all that the wheel is built from."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    (extras,) = re.findall(r"'\.\[([\w,]+)\]'", last_build_run(image))
+    (extras,) = re.findall(r"'\.\[([\w,]+)\]'", build_run(image))
     kept = {
         line.removeprefix("!")
         for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -82,13 +85,59 @@ def test_an_image_installs_extras_that_exist_from_files_that_it_gets(image: str)
 
     assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    needed = {*wheel, "pyproject.toml", "constraints.txt", "LICENSE", project["project"]["readme"]}
+    needed = {
+        *wheel,
+        listed_in(image),
+        "pyproject.toml",
+        "constraints.txt",
+        "LICENSE",
+        project["project"]["readme"],
+    }
     assert needed <= kept and all((ROOT / name).exists() for name in kept)
 
 
-def last_build_run(image: str) -> str:
-    """The command that installs the wheel."""
+def build_run(image: str) -> str:
+    """The command that installs the packages and the wheel."""
     return next(rest for word, rest in instructions(image) if word == "RUN" and "install" in rest)
+
+
+def listed_in(image: str) -> str:
+    """The file with the packages of an image."""
+    (file,) = re.findall(r"--require-hashes -r (\S+)", build_run(image))
+    return str(file)
+
+
+def required(extra: str | None) -> Iterator[Requirement]:
+    """What the project requires, or what an extra adds to it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    return map(Requirement, lines)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_installs_every_package_by_hash_in_the_version_that_is_tested(image: str) -> None:
+    """The list has what the wheel and its extras require, each with a hash, as constraints say."""
+    text = (ROOT / listed_in(image)).read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^(\S+)==(\S+) ", text, re.MULTILINE))
+    pinned = {
+        canonicalize_name(name): version
+        for name, version in re.findall(
+            r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    (extras,) = re.findall(r"'\.\[([\w,]+)\]'", build_run(image))
+    needed = {
+        canonicalize_name(one.name)
+        for extra in (None, *extras.split(","))
+        for one in required(extra)
+        if one.marker is None or one.marker.evaluate()
+    }
+
+    assert needed <= set(listed)
+    assert all(pinned[name] == version for name, version in listed.items() if name in pinned)
+    assert len(re.findall(r"^\S+==", text, re.MULTILINE)) == len(listed)
+    for entry in re.split(r"^(?=\S+==)", text, flags=re.MULTILINE)[1:]:
+        assert re.fullmatch(r"\S+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+\n", entry), entry
 
 
 def compose() -> Any:
