@@ -36,13 +36,14 @@ def test_the_first_signal_is_answered_before_the_step_ends(
     number: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The answer is written by the signal itself, and the question turns to True."""
+    before = signal.getsignal(signal.SIGINT)
     with stop_on_signals() as asked:
         assert not asked()
         os.kill(os.getpid(), number)
         assert "stops after this step" in capfd.readouterr().err
         assert asked()
 
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_second_signal_stops_at_once() -> None:
