@@ -30,6 +30,13 @@ class TrainOptions:
     max_tokens: int | None = None
     holdout: Number | None = None
     precision: str | None = None
+    metric: str | None = None
+    class_weights: str | None = None
+    focal_gamma: Number | None = None
+    long_texts: str | None = None
+    window_stride: int | None = None
+    window_pooling: str | None = None
+    max_windows: int | None = None
 
     def given(self) -> dict[str, Number | str]:
         """The options that are set, by name."""

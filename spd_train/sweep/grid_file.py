@@ -161,6 +161,8 @@ def _options(table: Mapping[str, Any], *, what: str) -> TrainOptions:
     """The options of one table, with checked values."""
     options = value_of(TrainOptions, table, what=what, error=BadSetting, fix=_FIX)
     for name, value in options.given().items():
+        if name == "window_stride" and value == 0:  # windows may share nothing
+            continue
         if not isinstance(value, str) and not 0 < value < math.inf:
             raise BadSetting(f"{what}.{name} must be a number above 0", got=value, fix=_FIX)
     return options

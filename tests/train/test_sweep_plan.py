@@ -1,11 +1,15 @@
 """What a sweep starts next, and whether there is room for it: pure decisions."""
 
+import re
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spd_deploy.cli.train import train
 from spd_deploy.domain.checkpoint import SPD_FILE
 from spd_train.sweep.capacity import (
     MARGIN,
@@ -15,17 +19,17 @@ from spd_train.sweep.capacity import (
     capacity_on_ray,
     may_start,
 )
-from spd_train.sweep.grid import Grid
+from spd_train.sweep.command import train_command
+from spd_train.sweep.grid import Grid, TrainOptions
 from spd_train.sweep.grid_file import grid_from
 from spd_train.sweep.job_state import JobState, blocked, startable, state_of
 from spd_train.sweep.jobs import Job, StudentJob, TeacherJob
 
-GRID: Grid = grid_from(
-    {
-        "model": "m", "tasks": ["mrpc", "cola"], "patterns": ["2:4", "unstructured@0.9"],
-        "recipes": ["spd", "prune"], "seeds": [0, 1],
-    }
-)  # fmt: skip
+GRID_VALUE = {
+    "model": "m", "tasks": ["mrpc", "cola"], "patterns": ["2:4", "unstructured@0.9"],
+    "recipes": ["spd", "prune"], "seeds": [0, 1],
+}  # fmt: skip
+GRID: Grid = grid_from(GRID_VALUE)
 JOBS = GRID.jobs()
 any_states = st.fixed_dictionaries({job: st.sampled_from(JobState) for job in JOBS})
 
@@ -161,3 +165,23 @@ def test_old_scores_of_a_resumed_run_do_not_settle_it() -> None:
     assert watch.growing == [job]
     watch.ended(job)
     assert watch.growing == [] and watch.most_taken_bytes == 0
+
+
+def test_the_options_of_a_grid_are_options_of_training_and_in_the_guide() -> None:
+    """``spd train`` has every one of them, and the page of sweeps lists them."""
+    names = [field.name for field in fields(TrainOptions)]
+    page = Path("docs/how-to/sweep.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"those of one task: (.*?)\. With", page, re.DOTALL)
+
+    assert set(names) <= {option.name for option in train.params}
+    assert re.findall(r"`(\w+)`", listed) == names
+
+
+def test_texts_are_read_in_windows_where_the_grid_says_so() -> None:
+    """Teacher and student get the options, with a stride that may be 0."""
+    table = {"long_texts": "windows", "window_stride": 0, "metric": "f1"}
+    grid = grid_from({**GRID_VALUE, "train": table})
+
+    for job in (grid.teachers()[0], grid.students()[0]):
+        words = set(pairwise(train_command(job, grid, Path("out"))))
+        assert {("--long-texts", "windows"), ("--window-stride", "0"), ("--metric", "f1")} <= words

@@ -150,10 +150,14 @@ def run_load(spec: LoadSpec) -> list[Sent]:
 
 
 def body_of(request: SampleRequest) -> dict[str, Any]:
-    """The JSON body of a request; it asks for logits, which differ where probabilities agree."""
+    """The JSON body of a request; it asks for logits, which differ where probabilities agree.
+
+    The logits of golden texts are those of texts that are cut, also where the server reads windows.
+    """
     names = ("text", "text_pair")
     inputs = [dict(zip(names, one, strict=False)) for one in request.inputs]
-    return {"inputs": inputs, "raw_scores": True}
+    cut = {"long_texts": "cut"} if request.golden else {}
+    return {"inputs": inputs, "raw_scores": True, **cut}
 
 
 def answers_to(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Real servers under load: the report of a run, and the servers that are refused."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,16 @@ from serve.settings import ServeSettings
 from spd_deploy.benchmark.arms import Arm
 from spd_deploy.benchmark.artefact_arms import arms_of, open_source
 from spd_deploy.benchmark.http import visit
+from spd_deploy.benchmark.http.check_answers import check
+from spd_deploy.benchmark.http.generator import body_of
 from spd_deploy.benchmark.http.http_records import HttpSettings
 from spd_deploy.benchmark.http.http_tables import answers_line, http_headlines, tables_of_http
 from spd_deploy.benchmark.http.judge_http import judge_http
+from spd_deploy.benchmark.http.load_spec import SampleRequest
 from spd_deploy.benchmark.http.measure_http import measure_http
 from spd_deploy.benchmark.http.served import serving
 from spd_deploy.benchmark.http.servers import facts_at, match_servers
-from spd_deploy.benchmark.http.workload import row_of, tolerance_of, workload_of
+from spd_deploy.benchmark.http.workload import golden_requests, row_of, tolerance_of, workload_of
 from spd_deploy.benchmark.publish import write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
 from spd_deploy.benchmark.report import read_report
@@ -32,7 +36,7 @@ from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting, EngineFailed, Unavailable
 from spd_deploy.domain.progress import Silent
 from tests.benchmark.made import source_of
-from tests.serve.wire import listening
+from tests.serve.wire import listening, request
 
 KEY = "4f0c8f6d9a1b4c5e8d7f"
 SHAPES = Shape.grid((1, 2), (8,))
@@ -207,3 +211,22 @@ def test_pairs_are_asked_as_pairs(block_checkpoint: Checkpoint, tmp_path: Path) 
     assert {len(texts) for one in work.mixed for texts in one.inputs} == {2}
     assert all(len(one.inputs) == len(one.expected) == 32 for one in work.offline)
     assert tolerance == artefact.manifest.parity.tolerance
+
+
+def test_golden_texts_are_right_where_the_server_reads_windows(
+    dense_artefact: Artefact, arms: tuple[Arm, ...]
+) -> None:
+    """Their logits are those of texts that were cut, so that is what the generator asks for."""
+    with open_source(source_of(arms[0]), SETTINGS) as session:
+        golden = golden_requests(dense_artefact, session)
+    served = open_served(dense_artefact.folder, threads=1)
+    assert any(row.dropped for row in map(dense_artefact.tokenizer().encode, texts_of(golden)))
+    with listening(served, ServeSettings(long_texts="windows")) as server:
+        for one in golden:
+            body = json.dumps(body_of(one)).encode()
+            (answer,) = server.say(request("POST", "/v1/classify", body=body))
+            assert check(answer.body, one.expected, 1e-4).wrong == 0
+
+
+def texts_of(requests: list[SampleRequest]) -> list[str]:
+    return [text for one in requests for (text,) in one.inputs]
