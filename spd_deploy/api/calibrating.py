@@ -191,7 +191,7 @@ def calibrate(
     decision = Decision(
         thresholds=_thresholds(goals, agreed, fit, fitted.value), abstain_below=below
     )
-    decided = replace(agreed, decision=decision)
+    decided = replace(agreed, decision=decision, windows=windows.windows(agreed.windows))
     before = source.temperature if isinstance(source, Checkpoint) else 1.0
     found = measured.calibration(agreed, fitted, split=rows.measured_name, before=before)
     _write(source, decided, found, fitted, target)
@@ -312,5 +312,5 @@ def _write(
     manifest = source.manifest
     with replacing(output) as draft:
         shutil.copytree(source.folder, draft)
-        decided = replace(manifest.task, decision=task.decision)
+        decided = replace(manifest.task, decision=task.decision, windows=task.windows)
         save_manifest(draft, replace(manifest, task=decided))

@@ -73,7 +73,8 @@ class Task:
         separator: what stands between the labels of a row in a text file, of a multi-label task.
         ordinal: of a regression whose number is rounded to a label, the labels from the lowest to
             the highest (:mod:`spd_deploy.domain.ordinal`).
-        windows: how a model of this task read long texts in training; None where they were cut.
+        windows: how a model of this task reads long texts, as in training or when it was
+            calibrated; None where they are cut.
     """
 
     name: str

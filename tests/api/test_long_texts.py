@@ -186,6 +186,11 @@ def test_comparison_and_calibration_score_pooled_answers(
         assert found.brier == pytest.approx(expected.calibration.brier, abs=1e-6)
     assert compared.dense["accuracy"] == expected.scores["accuracy"]
 
+    after = spd.evaluate(to, data=tmp_path, threads=1).calibration  # in windows, by itself
+    assert after is not None
+    assert calibrated.after is not None
+    assert after.brier == pytest.approx(calibrated.after.brier, abs=1e-5)
+
 
 def test_windows_that_do_not_go_together_are_refused(single: spd.Model) -> None:
     """A stride as long as a window, an option of windows where texts are cut, an unknown word."""
