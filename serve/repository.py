@@ -6,6 +6,7 @@ Hidden files, such as the ``..data`` of a Kubernetes volume, are no models.
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -121,12 +122,25 @@ def _folders_in(repository: Path) -> list[Path]:
         with os.scandir(repository) as entries:
             names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except OSError as err:
+        _refuse_address(repository)
         raise BadSetting(
             "--model-repository is not a folder that can be read",
             got=f"{repository}: {os.strerror(err.errno or 0)}",
             fix=_LAYOUT,
         ) from err
     return [repository / name for name in names if name != "lost+found"]
+
+
+def _refuse_address(repository: Path) -> None:
+    """Refuse an address; a path has lost one of its two slashes."""
+    scheme, colon, rest = str(repository).partition(":/")
+    if colon and re.fullmatch(r"[a-zA-Z][a-zA-Z0-9+.-]+", scheme):
+        raise BadSetting(
+            "--model-repository is a folder of this machine, and not an address",
+            got=f"{scheme}://{rest.lstrip('/')}",
+            fix="name each model by its address, as in spd serve NAME=s3://BUCKET/PATH, or mount "
+            "the storage as a folder",
+        )
 
 
 def _refuse_no_version(folder: Path) -> None:

@@ -98,6 +98,15 @@ def test_a_repository_without_a_model_is_refused(tmp_path: Path, make: object, t
         sources_of([], folder, never)
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/models", "hf://owner/name", "gs://b/m/"])
+def test_a_repository_at_an_address_is_refused(address: str) -> None:
+    """The address is told as it was typed, with what to do."""
+    with pytest.raises(BadSetting, match="not an address") as refused:
+        sources_of([], Path(address), never)
+    assert refused.value.got == address.rstrip("/")
+    assert "NAME=s3://" in str(refused.value)
+
+
 def test_models_are_named_or_in_a_repository(tmp_path: Path) -> None:
     """Both at once, none of both, and a path without a model are refused."""
     FakeVersions(tmp_path / "repository" / "a").put("1")
