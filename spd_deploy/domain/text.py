@@ -5,6 +5,7 @@ checkpoint and artefact, so a server needs neither torch nor transformers and ca
 a text otherwise than the trainer did.
 """
 
+import re
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.
 _LONG_CHARS = 2_000
 # How SentencePiece and byte-level BPE write a space.
 _SPACE_MARKS = "\u2581\u0120"
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")  # as str.isalnum has it
 
 
 class Side(StrEnum):
@@ -339,7 +341,7 @@ def _at(ids: Sequence[int], types: Sequence[int], places: Sequence[int]) -> Toke
 
 def _may_be_empty(*texts: str) -> bool:
     """Whether one of the texts has neither letter nor digit, which always have a token."""
-    return not all(any(map(str.isalnum, text)) for text in texts)
+    return not all(map(_LETTER_OR_DIGIT.search, texts))
 
 
 def lacks_tokens(encoding: "Encoding", *, texts: int) -> bool:

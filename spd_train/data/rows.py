@@ -22,6 +22,7 @@ MEND = "correct the row"
 
 # Bytes that are not UTF-8, as Python's "surrogateescape" carries them.
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+_HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ def plain_text(value: object) -> str | None:
     """A single value as a CSV file would spell it; None if it is not valid Unicode."""
     if not isinstance(value, str):
         return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
-    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+    if not value.isascii() and _HALF_OF_A_PAIR.search(value):
         return None
     return value
 
