@@ -70,7 +70,7 @@ class Grid:
                 made.checkpoints,
                 Path(engines),
                 shape,
-                dense=tuple(name for name in self.dense if name in ENGINES),
+                dense=tuple(name for name in ENGINES if name in self.dense),
             )
             exported = arms_of((*made.exported, *built))
             sources = [arm.source for arm in exported if arm.source is not None]

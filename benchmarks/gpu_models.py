@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
 from benchmarks.shapes import checkpoint_of
 from exporters.export import ExportRequest, artefact_from_checkpoint
@@ -11,7 +12,7 @@ from exporters.precision import Precision
 from exporters.tensorrt.build import BuildRequest, build_engine
 from exporters.tensorrt.engine_format import engine_format
 from exporters.torch.export import torch_artefact_from_checkpoint
-from spd_deploy.benchmark.dense.dense_arms import DenseModel
+from spd_deploy.benchmark.dense.dense_arms import DenseModel, Engine
 from spd_deploy.benchmark.records import Shape, Skipped
 from spd_deploy.domain.artefact import Artefact, is_artefact, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint, open_checkpoint
@@ -109,18 +110,29 @@ def exported_as(form: str, checkpoint: Checkpoint, folder: Path) -> Artefact:
 
 
 def engines_for(
-    checkpoints: Mapping[str, Checkpoint], folder: Path, shape: Shape, *, dense: Sequence[str]
+    checkpoints: Mapping[str, Checkpoint], folder: Path, shape: Shape, *, dense: Sequence[Engine]
 ) -> tuple[tuple[Artefact, ...], tuple[Skipped, ...]]:
-    """An engine of each checkpoint, and why of some there is none; ``dense`` names dense ones.
+    """An engine of each checkpoint, and why of some there is none.
 
     Engines of 2:4 have no dense baseline of their own: the dense engine of the same row is one.
+
+    Args:
+        checkpoints: by name, the dense one as ``dense``.
+        folder: where the engines are written.
+        shape: of the batches that the engines are built for.
+        dense: the dense engines that are wanted; each is built or among the skipped.
     """
+    faults = {name: fault_of_dense(name) for name in dense}
+    skipped = [
+        Skipped(name=f"dense {name}", reason=fault)
+        for name, fault in faults.items()
+        if fault is not None
+    ]
     wanted = {
         name: checkpoint
         for name, checkpoint in checkpoints.items()
-        if name != "dense" or "tensorrt-fp16" in dense
+        if name != "dense" or None in faults.values()
     }
-    skipped = [Skipped(name=f"dense {name}", reason=_NO_DATA) for name in dense if "int8" in name]
     if (fault := engine_fault()) is not None:
         return (), (*skipped, *(Skipped(name=f"{name}-trt", reason=fault) for name in wanted))
     built = []
@@ -130,6 +142,17 @@ def engines_for(
         except SpdError as err:
             skipped.append(Skipped(name=f"{name}-trt", reason=str(err)))
     return tuple(built), tuple(skipped)
+
+
+def fault_of_dense(engine: Engine) -> str | None:
+    """Why there is no dense engine of this name; None for the one that :func:`engine_of` builds."""
+    match engine:
+        case "tensorrt-fp16":
+            return None
+        case "tensorrt-int8":
+            return _NO_DATA
+        case never:
+            assert_never(never)
 
 
 def engine_of(checkpoint: Checkpoint, folder: Path, shape: Shape) -> Artefact:

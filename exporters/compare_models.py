@@ -125,8 +125,8 @@ def _exported(
     checkpoint: Checkpoint, precision: Precision, folder: Path, texts: CalibrationSet
 ) -> Artefact:
     """The checkpoint as an artefact of ONNX graphs in ``precision``."""
-    int8 = precision is Precision.INT8
-    request = ExportRequest(precision=precision, calibration_set=texts if int8 else None)
+    calibration_set = texts if precision.calibrated else None
+    request = ExportRequest(precision=precision, calibration_set=calibration_set)
     return artefact_from_checkpoint(checkpoint, folder, request)
 
 

@@ -12,7 +12,6 @@ from exporters.autotune.tuning import TUNING_FILE, Tuning
 from exporters.classifier_weights import Array, ClassifierWeights, read_weights
 from exporters.formats import ONNX, DraftArtefact, ExportFormat
 from exporters.int8 import write_int8_graphs
-from exporters.lowering.candidates import LoweringName
 from exporters.lowering.choice import LoweringChoice
 from exporters.onnx.calibrate import calibrate_ranges
 from exporters.onnx.classifier_graph import ClassifierGraph
@@ -31,6 +30,7 @@ from spd_deploy.domain.artefact import Artefact, Manifest, Parity, hashes_of
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
 from spd_deploy.domain.files import write_json
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.text import Batch
@@ -70,8 +70,10 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         """int8 has a calibration set."""
-        if self.precision is Precision.INT8 and self.calibration_set is None:
-            raise BadSetting("int8 needs texts to calibrate on", fix="name the task's data: --data")
+        if self.precision.calibrated and self.calibration_set is None:
+            raise BadSetting(
+                f"{self.precision} needs texts to calibrate on", fix="name the task's data: --data"
+            )
 
 
 def artefact_from_checkpoint(
@@ -144,7 +146,7 @@ class GraphExport:
         """Write all graphs over one file of weights; int8 is calibrated and scored as well."""
         precision, calibration_set = self.request.precision, self.request.calibration_set
         stored = word_embedding_precision(precision, self.request.export_format.main_target)
-        if precision is not Precision.INT8 or calibration_set is None:
+        if not precision.calibrated or calibration_set is None:
             steps = replace(self, word_embeddings=stored)
             write_graphs(folder, steps.graphs())
             return steps

@@ -11,10 +11,10 @@ from enum import StrEnum
 import numpy as np
 
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
+from exporters.onnx.arithmetic.engine_float16 import EngineFloat16
+from exporters.onnx.arithmetic.engine_int8 import EngineInt8
 from exporters.onnx.arithmetic.float16 import Float16
 from exporters.onnx.arithmetic.float32 import Float32
-from exporters.onnx.arithmetic.half import Half
-from exporters.onnx.arithmetic.half_int8 import HalfInt8
 from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8, TokenInt8
 from exporters.onnx.graph import Target
 from spd_deploy.domain.temperature import TemperatureScaling
@@ -39,23 +39,45 @@ class Precision(StrEnum):
     INT8 = "int8"
 
     @property
+    def calibrated(self) -> bool:
+        """Whether an export needs a task's texts, to calibrate ranges on and to be scored by."""
+        match self:
+            case Precision.FP32 | Precision.FP16:
+                return False
+            case Precision.INT8:
+                return True
+
+    @property
     def tolerance(self) -> float | None:
         """Allowed difference of logits, in units of max(1, largest logit); None in int8.
 
         In fp32 it covers another order of additions, in fp16 operands of 11 bits. In int8 the
         task's metric decides instead.
         """
-        return {Precision.FP32: 1e-4, Precision.FP16: 2e-2, Precision.INT8: None}[self]
+        match self:
+            case Precision.FP32:
+                return 1e-4
+            case Precision.FP16:
+                return 2e-2
+            case Precision.INT8:
+                return None
 
     def matches(self, stored_NK: Array, weight_NK: Array) -> bool:
         """Whether a stored weight is the checkpoint's, rounded to this precision."""
-        if self is Precision.FP32:
-            return np.array_equal(stored_NK, weight_NK)
-        error_NK = np.abs(stored_NK - weight_NK)
-        if self is Precision.FP16:
-            return bool((error_NK <= 2**-11 * np.abs(weight_NK) + 2**-24).all())
-        step_N = np.abs(weight_NK).max(1, initial=0.0) / 127
-        return bool((error_NK <= 0.5001 * step_N[:, None]).all())
+        if stored_NK.shape != weight_NK.shape:
+            return False
+        return bool((np.abs(stored_NK - weight_NK) <= self._rounding_of(weight_NK)).all())
+
+    def _rounding_of(self, weight_NK: Array) -> Array:
+        """The most that each weight may have been moved by rounding."""
+        match self:
+            case Precision.FP32:
+                return np.zeros_like(weight_NK)
+            case Precision.FP16:
+                return np.asarray(2**-11 * np.abs(weight_NK) + 2**-24)
+            case Precision.INT8:
+                step_N1 = np.abs(weight_NK).max(1, keepdims=True, initial=0.0) / 127
+                return np.asarray(0.5001 * step_N1)
 
 
 _INT8_ENGINE = (Precision.INT8, Target.TENSORRT)
@@ -118,7 +140,7 @@ def arithmetic_for(
         case Precision.FP32:
             return Float32()
         case Precision.FP16:
-            return Half() if target is Target.TENSORRT else Float16()
+            return EngineFloat16() if target is Target.TENSORRT else Float16()
         case Precision.INT8:
             return _int8_for(target, ranges, by_token=by_token)
 
@@ -141,4 +163,4 @@ def _int8_for(target: Target, ranges: Mapping[str, float], *, by_token: bool) ->
         case Target.PORTABLE:
             return StaticInt8(ranges=ranges)
         case Target.TENSORRT:
-            return HalfInt8(ranges=ranges)
+            return EngineInt8(ranges=ranges)

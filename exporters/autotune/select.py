@@ -21,12 +21,13 @@ from typing import assert_never
 
 from exporters.autotune.tuning import TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
+from exporters.lowering.candidates import Candidates, candidates_of
 from exporters.lowering.choice import LoweringChoice
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.domain.patterns import NM, Block, Structured, Unstructured
+from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape
 
@@ -111,9 +112,26 @@ def force_lowering(
 
 def _missing(candidates: Candidates, lowering: LoweringName) -> str:
     """Why a matrix cannot have a lowering."""
-    if lowering == "compact":
-        return "no heads or neurons of this matrix are all zero"
-    return NOTHING_REMAINS if isinstance(candidates.pattern, Block) else "this matrix has no blocks"
+    match lowering:
+        case "dense":
+            raise AssertionError("every matrix can be multiplied dense")
+        case "compact":
+            return "no heads or neurons of this matrix are all zero"
+        case "gathered":
+            return _why_not_gathered(candidates.pattern)
+        case never:
+            assert_never(never)
+
+
+def _why_not_gathered(pattern: Pattern | None) -> str:
+    """Why nothing of a matrix can be gathered."""
+    match pattern:
+        case Block():
+            return NOTHING_REMAINS
+        case None | Unstructured() | NM() | Structured():
+            return "this matrix has no blocks"
+        case never:
+            assert_never(never)
 
 
 def with_lowering(
@@ -135,7 +153,6 @@ def _choose_by_cost_model(
     """Gathered where the cost model estimates a gain of ``MIN_GAIN`` at least."""
     if "gathered" not in candidates.lowerings:
         return _choose_ungathered(candidates, sparse=sparse)
-    assert isinstance(candidates.pattern, Block)  # noqa: S101 - no other pattern is gathered
     ungathered = candidates.ungathered
     gathered_cost = candidates.lowerings["gathered"].cost.seconds(precision)
     gain = candidates.lowerings[ungathered].cost.seconds(precision) / gathered_cost
@@ -148,7 +165,7 @@ def _choose_by_cost_model(
     return candidates.choose(
         ungathered,
         f"{ungathered}: the cost model estimates {gain:.1f}x the {ungathered} speed for gathered; "
-        f"with blocks of {candidates.pattern.rows} rows, copying the kept inputs takes longer than "
+        f"with blocks of {candidates.group_rows} rows, copying the kept inputs takes longer than "
         "it saves" + (f" in {precision}" if precision is not Precision.FP32 else ""),
     )
 

@@ -10,12 +10,13 @@ from exporters.autotune.product_model import opened_product
 from exporters.autotune.select import choose_lowerings, with_lowering
 from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
+from exporters.lowering.candidates import Candidates, candidates_of
 from exporters.lowering.choice import LoweringChoice
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Encoder
 from spd_deploy.domain.errors import BadSetting, Unavailable
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.scratch import scratch_folder

@@ -14,13 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
-from exporters.lowering.candidates import Candidates, LoweringName
-from exporters.lowering.compact import Compact
-from exporters.lowering.gathered import Gathered
+from exporters.lowering.candidates import Candidates
 from exporters.precision import Precision
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Measured, Shape, mean_gain
 from spd_deploy.domain.spelling import counted
@@ -53,14 +52,12 @@ class TimedProduct:
     def of(cls, candidates: Candidates, *, last: int) -> Self:
         """The product of a matrix in a network whose last layer is ``last``."""
         ungathered = candidates.lowerings[candidates.ungathered]
-        left = (ungathered.outputs, ungathered.inputs)
-        gathered = candidates.lowerings.get("gathered")
-        inner = gathered.inner if isinstance(gathered, Compact) else gathered
+        skipping = candidates.lowerings.get("gathered", ungathered)
         return cls(
             shape=candidates.matrix.shape,
-            left=left,
-            kept=int(inner.values_GRJ.shape[2]) if isinstance(inner, Gathered) else left[1],
-            block=str(candidates.pattern) if gathered is not None else None,
+            left=(ungathered.outputs, ungathered.inputs),
+            kept=int(skipping.values.shape[-1]),
+            block=None if skipping.block is None else str(skipping.block),
             first=candidates.matrix.layer == last
             and candidates.matrix.role not in ("key", "value"),
         )

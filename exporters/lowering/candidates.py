@@ -8,7 +8,7 @@ gathered.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,9 @@ from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.models.architecture import FEED_FORWARD
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-
-# The whole matrix dense; what remains of it dense; what remains of it gathered.
-LoweringName = Literal["dense", "compact", "gathered"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +52,16 @@ class Candidates:
         return len(self.lowerings) > 1 and ungathered.inputs * ungathered.outputs > 0
 
     @property
+    def group_rows(self) -> int:
+        """How many outputs of a gathered product read the same inputs."""
+        return int(self.lowerings["gathered"].values.shape[1])
+
+    @property
     def kept_inputs(self) -> str:
         """A phrase that says which share of the inputs a gathered product reads."""
-        assert isinstance(self.pattern, Block)  # noqa: S101 - no other pattern is gathered
         gathered, ungathered = self.lowerings["gathered"], self.lowerings[self.ungathered]
         share = gathered.flops_share / ungathered.flops_share
-        return f"each group of {self.pattern.rows} outputs reads only {share:.0%} of the inputs"
+        return f"each group of {self.group_rows} outputs reads only {share:.0%} of the inputs"
 
     def explain(self, reason: str) -> str:
         """The reason for a choice, after what remains of the matrix where something was removed."""
@@ -119,7 +121,7 @@ def _lowerings(
     lowerings: dict[LoweringName, Lowering] = {"dense": Dense.of(matrix, whole_NK)}
     part_NK = whole_NK if remaining is None else whole_NK[np.ix_(*remaining)]
 
-    def compact(inner: Dense | Gathered) -> Lowering:
+    def compact(inner: Lowering) -> Lowering:
         if remaining is None:
             return inner
         return Compact.of(matrix, inner, rows=remaining[0], columns=remaining[1])
@@ -151,7 +153,7 @@ def _remaining(
     """
     patterns = [checkpoint.pattern_of(matrix) for matrix in group]
     width, _ = _unit(checkpoint, group[0])
-    blocks = [(p.rows, p.columns) for p in patterns if isinstance(p, Block)]
+    blocks = [pattern.block_shape for pattern in patterns if pattern is not None]
     run = math.lcm(width, *(size for block in blocks for size in block))
     nonzero_L = np.logical_or.reduce([_nonzero(checkpoint, weights, matrix) for matrix in group])
     if None in patterns or len(nonzero_L) % run:

@@ -11,14 +11,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.lowering.dense import Dense
-from exporters.lowering.gathered import Gathered
-from exporters.lowering.lowering import Cost, Lowering
+from exporters.lowering.lowering import Cost, Indices, Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants
 from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.patterns import Block
 
-Indices = NDArray[np.int64]
 Heads = tuple[int, ...]
 
 
@@ -27,21 +25,19 @@ class Compact:
     """The sub-matrix of ``rows`` and ``columns``, in the lowering ``inner``."""
 
     matrix: Matrix
-    inner: Dense | Gathered
+    inner: Lowering
     rows: Indices
     columns: Indices
 
     @classmethod
-    def of(
-        cls, matrix: Matrix, inner: Dense | Gathered, *, rows: Indices, columns: Indices
-    ) -> Self:
+    def of(cls, matrix: Matrix, inner: Lowering, *, rows: Indices, columns: Indices) -> Self:
         """``inner`` is the lowering of ``weight_NK[rows][:, columns]``."""
         return cls(matrix=matrix, inner=inner, rows=rows, columns=columns)
 
     @property
     def name(self) -> str:
         """``compact``, with the name of the inner lowering where that is not dense."""
-        return "compact" if isinstance(self.inner, Dense) else f"compact, {self.inner.name}"
+        return "compact" if self.inner.name == "dense" else f"compact, {self.inner.name}"
 
     @property
     def outputs(self) -> int:
@@ -52,6 +48,21 @@ class Compact:
     def inputs(self) -> int:
         """How many columns remain."""
         return len(self.columns)
+
+    @property
+    def values(self) -> Array:
+        """The weights that the inner lowering keeps."""
+        return self.inner.values
+
+    @property
+    def block(self) -> Block | None:
+        """The blocks that the inner lowering gathers."""
+        return self.inner.block
+
+    @property
+    def index_GU(self) -> NDArray[np.int32] | None:
+        """The blocks that each group reads, counted among the columns that remain."""
+        return self.inner.index_GU
 
     @property
     def feature_major(self) -> bool:
@@ -95,6 +106,4 @@ class Compact:
 
 def kept_heads(query: Lowering, head_size: int) -> Heads:
     """The heads that a layer keeps, by the rows that remain of its query matrix."""
-    if isinstance(query, Compact):
-        return tuple((query.rows[::head_size] // head_size).tolist())
-    return tuple(range(query.outputs // head_size))
+    return tuple((query.rows[::head_size] // head_size).tolist())

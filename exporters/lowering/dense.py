@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from exporters.lowering.lowering import Cost
+from exporters.lowering.lowering import Cost, Indices
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
 from exporters.onnx.arithmetic.float32 import added, gemm
 from exporters.onnx.graph import Graph, Name
@@ -60,6 +60,29 @@ class Dense:
     def inputs(self) -> int:
         """K: the columns of the matrix."""
         return int(self.weight_NK.shape[1])
+
+    @property
+    def rows(self) -> Indices:
+        """All N rows remain."""
+        return np.arange(self.outputs)
+
+    @property
+    def columns(self) -> Indices:
+        """All K columns remain."""
+        return np.arange(self.inputs)
+
+    @property
+    def values(self) -> Array:
+        """The whole weight, with its zeros."""
+        return self.weight_NK
+
+    @property
+    def block(self) -> None:
+        """No blocks: every row reads all inputs."""
+
+    @property
+    def index_GU(self) -> None:
+        """No blocks are gathered, so none are listed."""
 
     @property
     def cost(self) -> Cost:

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.lowering.lowering import Cost
+from exporters.lowering.lowering import Cost, Indices
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants, Weight, restored
 from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.encoder import Matrix
@@ -61,6 +61,21 @@ class Gathered:
     def inputs(self) -> int:
         """K: the columns of the lowered matrix."""
         return self.matrix.shape[1]
+
+    @property
+    def rows(self) -> Indices:
+        """All N rows remain."""
+        return np.arange(self.outputs)
+
+    @property
+    def columns(self) -> Indices:
+        """All K columns remain."""
+        return np.arange(self.inputs)
+
+    @property
+    def values(self) -> Array:
+        """The values ``[G, R, J]`` of the blocks that are read."""
+        return self.values_GRJ
 
     @property
     def flops_share(self) -> float:

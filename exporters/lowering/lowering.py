@@ -1,14 +1,19 @@
 """A lowering: how one matrix is stored and multiplied, and what that costs."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array, Constants
 from exporters.onnx.graph import Graph, Name
 from exporters.precision import Precision
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.patterns import Block
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,11 +29,13 @@ class Rates:
 # are in the cache. In int8, copied rows are also interleaved by fours for the VNNI instruction, and
 # sums are converted to fp32. fp16 is for GPUs, of which none was measured, so it has the rates of
 # fp32. trt and torch artefacts do not use the cost model.
-RATES: Mapping[Precision, Rates] = {
-    Precision.FP32: Rates(operations=83e9, copies=2.5e9, results=math.inf),
-    Precision.FP16: Rates(operations=83e9, copies=2.5e9, results=math.inf),
-    Precision.INT8: Rates(operations=400e9, copies=2.2e9, results=0.8e9),
-}
+def rates_of(precision: Precision) -> Rates:
+    """The rates of the cost model in a precision."""
+    match precision:
+        case Precision.FP32 | Precision.FP16:
+            return Rates(operations=83e9, copies=2.5e9, results=math.inf)
+        case Precision.INT8:
+            return Rates(operations=400e9, copies=2.2e9, results=0.8e9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +54,7 @@ class Cost:
 
     def seconds(self, precision: Precision) -> float:
         """Seconds of one core for one token, by the cost model."""
-        rates = RATES[precision]
+        rates = rates_of(precision)
         return (
             self.operations / rates.operations
             + self.copies / rates.copies
@@ -90,6 +97,31 @@ class Lowering(Protocol):
     @property
     def inputs(self) -> int:
         """How many inputs remain."""
+        ...
+
+    @property
+    def rows(self) -> Indices:
+        """The rows of the checkpoint's matrix that remain, in order."""
+        ...
+
+    @property
+    def columns(self) -> Indices:
+        """The columns of the checkpoint's matrix that remain, in order."""
+        ...
+
+    @property
+    def values(self) -> Array:
+        """The weights that are kept: ``[N, K]``, or ``[G, R, J]`` in G groups of R rows."""
+        ...
+
+    @property
+    def block(self) -> Block | None:
+        """The blocks that are gathered; None where every row reads all inputs that remain."""
+        ...
+
+    @property
+    def index_GU(self) -> NDArray[np.int32] | None:
+        """The blocks of inputs that each group of rows reads; None where ``block`` is."""
         ...
 
     @property

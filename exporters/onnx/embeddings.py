@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exporters.classifier_weights import ClassifierWeights
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
-from exporters.onnx.arithmetic.float16 import SINGLE, to_fp16
+from exporters.onnx.arithmetic.float16 import FLOAT, to_fp16
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.arithmetic.int8 import quantize_rows
 from exporters.onnx.graph import Graph, Name, Target
@@ -61,7 +61,7 @@ def _gather_words(g: Graph, table_VE: Array, stored: Precision) -> Name:
             return g.op("Gather", g.weight(WORD_EMBEDDINGS, table_VE), IDS)
         case Precision.FP16:
             halves = g.op("Gather", g.weight(WORD_EMBEDDINGS, to_fp16(table_VE)), IDS)
-            return g.op("Cast", halves, to=SINGLE)
+            return g.op("Cast", halves, to=FLOAT)
         case Precision.INT8:
             return _gather_int8_words(g, *quantize_rows(table_VE))
 
@@ -77,7 +77,7 @@ def _gather_int8_words(g: Graph, steps_VE: NDArray[np.int8], scale_V: Array) -> 
     if g.target is not Target.ONNXRUNTIME:
         zeros = g.constant(np.zeros(len(scale_V), np.int8))
         return g.op("Gather", g.op("DequantizeLinear", steps, scales, zeros, axis=0), IDS)
-    values = g.op("Cast", g.op("Gather", steps, IDS), to=SINGLE)
+    values = g.op("Cast", g.op("Gather", steps, IDS), to=FLOAT)
     return g.op("Mul", values, g.op("Unsqueeze", g.op("Gather", scales, IDS), g.ints(-1)))
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from exporters.classifier_weights import ClassifierWeights
 from exporters.lowering.choice import LoweringChoice
-from exporters.lowering.compact import Compact
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Array, Operand
 from exporters.onnx.arithmetic.float32 import Float32
@@ -59,7 +58,7 @@ class ObservedInputs:
 
 def kept_columns(lowering: Lowering, weight_NK: Array) -> Array:
     """The columns of a weight that remain in its lowering, which read its input."""
-    return weight_NK[:, lowering.columns] if isinstance(lowering, Compact) else weight_NK
+    return weight_NK[:, lowering.columns]
 
 
 @contextmanager

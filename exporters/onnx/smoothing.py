@@ -17,7 +17,6 @@ import numpy as np
 
 from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.lowering.choice import LoweringChoice
-from exporters.lowering.compact import Compact
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.graph import Name
 from exporters.onnx.observe import kept_columns, observed_inputs
@@ -102,8 +101,6 @@ def _shares_of_rows(weight_NK: Array) -> Array:
 
 def _spread(lowering: Lowering, factor_K: Array) -> Array:
     """The factors of all columns of the whole matrix: 1 for those that do not remain."""
-    if not isinstance(lowering, Compact):
-        return factor_K
     whole_K = np.ones(lowering.matrix.shape[1], np.float32)
     whole_K[lowering.columns] = factor_K
     return whole_K

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from exporters.onnx.embeddings import EMBEDDINGS, WORD_EMBEDDINGS
 from spd_deploy.domain.errors import BadArtefact
-
-# The names of precisions, by NumPy's names of types.
-PRECISION_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
+from spd_deploy.domain.number_types import precision_of_dtype
 
 # NumPy's name and the bytes of an element, by number of ONNX's TensorProto.DataType.
 _TYPES = {
@@ -67,7 +65,7 @@ def stored_bytes(model: Path, matrices: Iterable[str]) -> StoredBytes:
         matrices=of_matrices,
         embeddings=embeddings,
         rest=sum(sizes.values()) - of_matrices - embeddings,
-        word_embeddings=PRECISION_NAMES[constants[WORD_EMBEDDINGS][0]],
+        word_embeddings=precision_of_dtype(constants[WORD_EMBEDDINGS][0]),
     )
 
 

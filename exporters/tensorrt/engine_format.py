@@ -6,15 +6,12 @@ sparse tensor cores divide its sizes. Whether TensorRT then chooses a sparse ker
 timing (``exporters.tensorrt.verdict``).
 """
 
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 
 from exporters.classifier_weights import Array
 from exporters.formats import DraftArtefact, ExportFormat
-from exporters.lowering.compact import Compact
-from exporters.lowering.dense import Dense
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.graph import Target
 from exporters.onnx.storage import product_nodes, read_constants
@@ -36,12 +33,7 @@ from spd_deploy.sessions.tensorrt.build_plan import (
 # Sparse tensor cores read rows and inputs in multiples of these.
 _ROWS, _INPUTS = 8, 16
 _KEPT, _OF = 2, 4
-_HALF_TOLERANCE = 5e-2
-_TRT_PRECISIONS: Mapping[Precision, TrtPrecision] = {
-    Precision.FP32: "fp32",
-    Precision.FP16: "fp16",
-    Precision.INT8: "int8",
-}
+_FP16_TOLERANCE = 5e-2
 
 
 def engine_format(buckets: tuple[Shape, ...]) -> ExportFormat:
@@ -61,10 +53,25 @@ def tolerance_of(precision: Precision) -> float | None:
 
     Each of about a dozen roundings a layer changes a number by 2^-11 of it. Random models of 12
     layers, run in ONNX's reference implementation, which rounds after each operator, were up to
-    0.022 from their checkpoints (``tests.sessions.tensorrt.test_half``). Trained models are less
-    sensitive.
+    0.022 from their checkpoints (``tests.sessions.tensorrt.test_engine_float16``). Trained models
+    are less sensitive.
     """
-    return _HALF_TOLERANCE if precision is Precision.FP16 else precision.tolerance
+    match precision:
+        case Precision.FP16:
+            return _FP16_TOLERANCE
+        case Precision.FP32 | Precision.INT8:
+            return precision.tolerance
+
+
+def _engine_precision(precision: Precision) -> TrtPrecision:
+    """The name of a precision in ``build.json``."""
+    match precision:
+        case Precision.FP32:
+            return "fp32"
+        case Precision.FP16:
+            return "fp16"
+        case Precision.INT8:
+            return "int8"
 
 
 def plan_for(draft: DraftArtefact, buckets: tuple[Shape, ...]) -> BuildPlan:
@@ -75,7 +82,7 @@ def plan_for(draft: DraftArtefact, buckets: tuple[Shape, ...]) -> BuildPlan:
     lowerings = {name: draft.choices[name].lowering for name in names}
     stored = {name: lowering.restored(constants) for name, lowering in lowerings.items()}
     nodes = product_nodes(file, names)
-    precision = _TRT_PRECISIONS[draft.precision]
+    precision = _engine_precision(draft.precision)
     matrices = tuple(
         plan_matrix(lowerings[name], stored[name], nodes.get(name, ""), precision) for name in names
     )
@@ -119,13 +126,9 @@ def two_of_four(weight_NK: Array) -> bool:
 
 def _multiplied(lowering: Lowering, stored_NK: Array) -> Array | None:
     """The matrix that is multiplied as it is; None where it is gathered, or nothing remains."""
-    match lowering:
-        case Dense():
-            return stored_NK
-        case Compact(inner=Dense(), rows=rows, columns=columns):
-            return stored_NK[np.ix_(rows, columns)] if len(rows) and len(columns) else None
-        case _:
-            return None
+    if lowering.block is not None or not lowering.values.size:
+        return None
+    return stored_NK[np.ix_(lowering.rows, lowering.columns)]
 
 
 def _obstacle(weight_NK: Array | None, precision: TrtPrecision, *, fits: bool) -> str | None:

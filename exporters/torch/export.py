@@ -15,7 +15,6 @@ import numpy as np
 
 from exporters.artefact_folder import manifest_of, matrix_rows, refuse_unready
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.lowering.candidates import LoweringName
 from exporters.pipeline import run_export
 from exporters.torch.pack import plan_of, read_constants, tensors_of, write_tensors
 from exporters.torch.select_lowering import (
@@ -27,9 +26,10 @@ from exporters.verify import refuse_broken_pattern
 from spd_deploy.domain.artefact import Artefact, Manifest, Parity, hashes_of
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import VerificationFailed
+from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.domain.progress import Progress, Silent
 from spd_deploy.domain.versions import versions_of
-from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import BF16_TOLERANCE
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, write_plan

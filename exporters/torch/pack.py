@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.compact import Compact, Heads, kept_heads
-from exporters.lowering.lowering import Lowering
+from exporters.lowering.compact import Heads, kept_heads
 from exporters.onnx.arithmetic.arithmetic import Array, Constants
-from exporters.onnx.stored_sizes import PRECISION_NAMES, StoredBytes
+from exporters.onnx.stored_sizes import StoredBytes
 from exporters.position_tables import PositionTables
-from exporters.torch.select_lowering import TorchChoice, gathered_in
+from exporters.torch.select_lowering import TorchChoice
 from spd_deploy.domain.encoder import Matrix
 from spd_deploy.domain.files import not_written
 from spd_deploy.domain.models.known import ARCHITECTURES
-from spd_deploy.kernels.tiles import FloatType
+from spd_deploy.domain.number_types import FloatType, precision_of_dtype
 from spd_deploy.kernels.weights import dtype_of
 from spd_deploy.sessions.torch_network.disentangled import key_table, query_table
 from spd_deploy.sessions.torch_network.network_plan import (
@@ -83,13 +82,12 @@ def tensors_of(
         tensors[name] = torch.from_numpy(value).to(dtype if table else torch.float32)
     for matrix in matrices.values():
         lowering = chosen[matrix.name].choice.lowering
-        bias_N = weights.bias(matrix.name)
-        kept_N = lowering.rows if isinstance(lowering, Compact) else slice(None)
-        tensors[f"{matrix.name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias_N[kept_N]))
-        values, index = _stored(weights, matrix, lowering)
+        bias_N = weights.bias(matrix.name)[lowering.rows]
+        tensors[f"{matrix.name}.bias"] = torch.from_numpy(bias_N)
+        values = np.ascontiguousarray(lowering.values)
         tensors[f"{matrix.name}.weight"] = torch.from_numpy(values).to(dtype)
-        if index is not None:
-            tensors[f"{matrix.name}.index"] = torch.from_numpy(index)
+        if lowering.index_GU is not None:
+            tensors[f"{matrix.name}.index"] = torch.from_numpy(lowering.index_GU)
         if matrix.role == "query":
             heads = kept_heads(lowering, weights.encoder.head_size)
             tensors |= _position_tables(weights, matrix.layer, heads, dtype)
@@ -148,14 +146,13 @@ def stored_tensor_bytes(file: Path, matrices: list[str]) -> StoredBytes:
         matrices=of_matrices,
         embeddings=embeddings,
         rest=sum(sizes.values()) - of_matrices - embeddings,
-        word_embeddings=PRECISION_NAMES[kind],
+        word_embeddings=precision_of_dtype(kind),
     )
 
 
 def _planned(matrix: Matrix, chosen: TorchChoice) -> MatrixPlan:
     """The plan of one matrix."""
     lowering = chosen.choice.lowering
-    gathered = gathered_in(lowering)
     return MatrixPlan(
         name=matrix.name,
         layer=matrix.layer,
@@ -163,20 +160,8 @@ def _planned(matrix: Matrix, chosen: TorchChoice) -> MatrixPlan:
         kind=chosen.kind,
         outputs=lowering.outputs,
         inputs=lowering.inputs,
-        columns=1 if gathered is None else gathered.block.columns,
+        columns=1 if lowering.block is None else lowering.block.columns,
     )
-
-
-def _stored(
-    weights: ClassifierWeights, matrix: Matrix, lowering: Lowering
-) -> tuple[Array, np.ndarray | None]:
-    """The weight that remains, ``[N, K]``, or the values ``[G, R, J]`` and blocks ``[G, U]``."""
-    if (gathered := gathered_in(lowering)) is not None:
-        return gathered.values_GRJ, gathered.index_GU
-    whole_NK = weights.of(matrix)
-    if isinstance(lowering, Compact):
-        whole_NK = whole_NK[np.ix_(lowering.rows, lowering.columns)]
-    return np.ascontiguousarray(whole_NK), None
 
 
 def _missing_biases(weights: ClassifierWeights) -> dict[str, Array]:

@@ -15,15 +15,14 @@ from typing import assert_never
 
 from exporters.autotune.select import MIN_GAIN, choose_lowerings, force_lowering
 from exporters.classifier_weights import ClassifierWeights
-from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
+from exporters.lowering.candidates import Candidates, candidates_of
 from exporters.lowering.choice import LoweringChoice
-from exporters.lowering.compact import Compact
-from exporters.lowering.gathered import Gathered
-from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
+from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.number_types import NUMBER_TYPES, FloatType
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
-from spd_deploy.kernels.tiles import BYTES_OF, FloatType, rows_of_tiles
+from spd_deploy.kernels.tiles import rows_of_tiles
 from spd_deploy.kernels.two_four import TWO_FOUR_DTYPES, supports_two_four
 from spd_deploy.sessions.torch_network.network_plan import MatrixKind
 
@@ -54,7 +53,7 @@ def choose_torch_lowerings(
     if lowering is not None:
         forced = force_lowering(checkpoint, weights, lowering)
         return {
-            name: TorchChoice(choice=one, kind="blocks" if one.lowering.feature_major else "dense")
+            name: TorchChoice(choice=one, kind="dense" if one.lowering.block is None else "blocks")
             for name, one in forced.items()
         }
     candidates = candidates_of(checkpoint, weights)
@@ -113,7 +112,7 @@ def relative_rate(rows: int, precision: FloatType) -> float:
     """
     tile = rows_of_tiles(rows)[0]
     filled = rows / (-(-rows // tile) * tile)
-    operations_per_byte = 2.0 * min(rows, tile) / BYTES_OF[precision]
+    operations_per_byte = 2.0 * min(rows, tile) / NUMBER_TYPES[precision].bytes
     fed = operations_per_byte * _CACHE_BYTES_PER_SECOND / _FLOPS_PER_SECOND[precision]
     return min(1.0, filled, fed)
 
@@ -130,12 +129,6 @@ def _two_four(matrix: Matrix, pattern: NM, precision: FloatType) -> tuple[Matrix
     if not supports_two_four(matrix.shape, precision):
         return "dense", "PyTorch's 2:4 product needs outputs in 32s and inputs in 64s"
     return "2:4", "2:4 tensor cores on CUDA, for the shapes where they are measured to be faster"
-
-
-def gathered_in(lowering: Lowering) -> Gathered | None:
-    """The gathered part of a lowering; None where it has none."""
-    inner = lowering.inner if isinstance(lowering, Compact) else lowering
-    return inner if isinstance(inner, Gathered) else None
 
 
 def lowering_choices(choices: Mapping[str, TorchChoice]) -> dict[str, LoweringChoice]:

@@ -22,6 +22,8 @@ from spd_deploy.cli.output.export_shown import show_export
 from spd_deploy.domain.artefact import Artefact, Format
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.extras import needs_extras
+from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.number_types import FloatType, PrecisionName
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.runtime_choice import RUNTIME_CHOICES
 from spd_deploy.hub.fetch import fetch_model
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from exporters.export import SelectRuntime, Tuner
     from exporters.formats import ExportFormat
     from exporters.precision import CalibrationSet
-    from spd_deploy.kernels.tiles import FloatType
 
 
 @click.command(
@@ -66,7 +67,7 @@ Examples:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
+    type=click.Choice(get_args(PrecisionName)),
     help="Precision of the products with the encoder's matrices. fp32: exact. fp16: for GPUs. "
     "int8: the smallest; calibrated and scored on --data. bf16: with --format torch only; for bf16 "
     "in OpenVINO, export fp32 with --runtime openvino:bf16.  [default: fp32 for "
@@ -112,7 +113,7 @@ Examples:
 )
 @click.option(
     "--lowering",
-    type=click.Choice(["auto", "dense", "compact", "gathered"]),
+    type=click.Choice(["auto", *get_args(LoweringName)]),
     default="auto",
     show_default=True,
     help="How matrices are multiplied. dense: with all zeros. compact: without heads and neurons "

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spd_deploy.domain.errors import BadSetting
-from spd_deploy.kernels.tiles import BYTES_OF, FloatType, ProblemSize, rows_of_tiles
+from spd_deploy.domain.number_types import NUMBER_TYPES, FloatType
+from spd_deploy.kernels.tiles import ProblemSize, rows_of_tiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,8 @@ class StationaryTile:
         no residual, the outputs on their way to wide stores.
         """
         outputs = self.rows * self.tokens * (self.stages if residual else 1)
-        return ((self.rows + self.tokens * self.stages) * inputs + outputs) * BYTES_OF[number]
+        numbers = (self.rows + self.tokens * self.stages) * inputs + outputs
+        return numbers * NUMBER_TYPES[number].bytes
 
 
 def stationary_tile(

@@ -5,12 +5,10 @@ autotuner therefore measures the candidates on the GPU at hand (``sources/tuned.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from spd_deploy.domain.errors import BadSetting
-
-FloatType = Literal["fp16", "bf16", "fp32"]
-BYTES_OF: dict[FloatType, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
+from spd_deploy.domain.number_types import NUMBER_TYPES, FloatType
 
 # The sides of a tile: the smallest that tensor cores take, and the most rows. Groups with fewer
 # rows than the smallest are padded to it.
@@ -71,7 +69,7 @@ class Tile:
 
     def shared_bytes(self, dtype: FloatType) -> int:
         """Shared memory in bytes of the loads in flight."""
-        return (self.rows + self.tokens) * self.inputs * self.stages * BYTES_OF[dtype]
+        return (self.rows + self.tokens) * self.inputs * self.stages * NUMBER_TYPES[dtype].bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

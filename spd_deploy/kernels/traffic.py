@@ -5,8 +5,9 @@ a measured time gives the bandwidth that was reached, and says what a tile or an
 gain at most. It counts what programs ask of L2: what stays in shared memory is read once.
 """
 
+from spd_deploy.domain.number_types import NUMBER_TYPES
 from spd_deploy.kernels.stationary import StationaryTile
-from spd_deploy.kernels.tiles import BYTES_OF, ProblemSize, Tile
+from spd_deploy.kernels.tiles import ProblemSize, Tile
 
 _INDEX_BYTES = 4
 
@@ -41,11 +42,11 @@ def least_bytes(problem: ProblemSize, *, residual: bool = False) -> int:
 def _weight_bytes(problem: ProblemSize) -> int:
     """Bytes of all kept weights."""
     size = problem.groups * problem.rows * problem.inputs
-    return size * BYTES_OF[problem.dtype]
+    return size * NUMBER_TYPES[problem.dtype].bytes
 
 
 def _activation_bytes(problem: ProblemSize, row_tiles: int, *, residual: bool) -> int:
     """Bytes of the inputs that each tile of rows gathers, of the outputs and of the residual."""
     gathered = row_tiles * problem.inputs * problem.tokens
     outputs = problem.groups * problem.rows * problem.tokens
-    return (gathered + outputs * (2 if residual else 1)) * BYTES_OF[problem.dtype]
+    return (gathered + outputs * (2 if residual else 1)) * NUMBER_TYPES[problem.dtype].bytes

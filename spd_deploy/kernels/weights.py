@@ -8,15 +8,18 @@ multiple of 16 with values of zero, which read an input that the group reads any
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 from spd_deploy.domain.errors import BadArtefact
-from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, ProblemSize
+from spd_deploy.domain.number_types import NUMBER_TYPES, FloatType
+from spd_deploy.kernels.tiles import MIN_TILE_SIDE, ProblemSize
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-_FLOAT_TYPES: dict[str, FloatType] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+_FLOAT_TYPES: dict[str, FloatType] = {
+    NUMBER_TYPES[name].dtype: name for name in get_args(FloatType)
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,4 +126,5 @@ def dtype_of(float_type: str) -> "dtype":
     """The PyTorch dtype of a short name."""
     import torch
 
-    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[float_type]
+    found: dtype = getattr(torch, NUMBER_TYPES[float_type].dtype)
+    return found

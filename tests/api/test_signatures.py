@@ -4,7 +4,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 import pytest
@@ -79,6 +79,26 @@ def test_defaults_are_those_of_the_options(verb: str) -> None:
             assert names[name].required, name
         else:
             assert parameter.default == defaults[names[name].name or ""], name
+
+
+def literals_in(annotation: object) -> set[str]:
+    """The strings that a type allows by name, in any of its parts."""
+    if get_origin(annotation) is Literal:
+        return {one for one in get_args(annotation) if isinstance(one, str)}
+    return set().union(*map(literals_in, get_args(annotation)))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_types_name_the_choices_of_the_options(verb: str) -> None:
+    """A parameter whose type lists its values lists those that the option takes."""
+    function, _ = VERBS[verb]
+    names = {parameter_name(one): one for one in command_of(verb).params}
+
+    for name, parameter in inspect.signature(function).parameters.items():
+        if listed := literals_in(parameter.annotation):
+            kind = names[name].type
+            assert isinstance(kind, click.Choice), name
+            assert listed == set(kind.choices), name
 
 
 def commands() -> dict[str, click.Command]:

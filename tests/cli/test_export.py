@@ -11,11 +11,12 @@ from exporters.autotune.select import choose_lowerings, force_lowering
 from exporters.autotune.tuning import TUNING_FILE, TimedProduct, Tuning, read_tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
 from exporters.export import ExportRequest, artefact_from_checkpoint
-from exporters.lowering.candidates import LoweringName, candidates_of
+from exporters.lowering.candidates import candidates_of
 from spd_deploy.cli.main import cli
 from spd_deploy.domain.artefact import Manifest, open_artefact
 from spd_deploy.domain.checkpoint import SPD_FILE, Checkpoint
 from spd_deploy.domain.documents import with_own_hash
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.patterns import Block, parse_pattern
 from tests.tiny import tiny_checkpoint, with_weights
 

@@ -88,6 +88,21 @@ def _products(groups: list[torch.Tensor], n: int) -> list[torch.Tensor]:
     return masks
 
 
+@every_pattern
+def test_weights_are_zero_together_in_the_blocks_of_the_pattern(pattern: Pattern) -> None:
+    """Each tile of ``block_shape`` is kept or dropped as a whole, and no larger one is."""
+    rows, columns = pattern.block_shape
+    mask_NK = pattern.mask(scores(64, 64), pattern.sparsity)
+
+    def uniform(rows: int, columns: int) -> bool:
+        tiles = mask_NK.unfold(0, rows, rows).unfold(1, columns, columns)
+        return bool((tiles == tiles[..., :1, :1]).all())
+
+    assert uniform(rows, columns)
+    of_rows = isinstance(pattern, Structured) and pattern.axis == 0
+    assert not uniform(*((2 * rows, columns) if of_rows else (rows, 2 * columns)))
+
+
 @pytest.mark.parametrize(
     ("pattern", "shape"),
     [

@@ -12,11 +12,12 @@ from triton import compile as compile_
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.kernels.launch import FP_FUSION
 from spd_deploy.kernels.sources.linear import block_linear
 from spd_deploy.kernels.sources.stationary import block_linear_stationary
 from spd_deploy.kernels.stationary import StationaryTile
-from spd_deploy.kernels.tiles import MIN_TILE_SIDE, FloatType, Tile
+from spd_deploy.kernels.tiles import MIN_TILE_SIDE, Tile
 
 # What the compiler may take for granted: PyTorch's allocations begin at multiples of it, rows of
 # activations and of values too where the dtype of tokens is a multiple of 16.

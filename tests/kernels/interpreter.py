@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.kernels.stationary import StationaryTile
-from spd_deploy.kernels.tiles import FloatType, Tile, candidates
+from spd_deploy.kernels.tiles import Tile, candidates
 from spd_deploy.kernels.weights import BlockWeight, dtype_of, float_type_of
 from spd_deploy.sessions.protocol import Closing
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.kernels.eager import activated
-from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.kernels.weights import BlockWeight, dtype_of
 
 # How far a sum of random products may be off, for numbers of about 1: half of the last bit that the

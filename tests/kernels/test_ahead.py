@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spd_deploy.kernels.tiles import FloatType, ProblemSize, Tile, candidates
+from spd_deploy.domain.number_types import FloatType
+from spd_deploy.kernels.tiles import ProblemSize, Tile, candidates
 from tests.kernels.ahead import Compiled, compiled_linear
 
 

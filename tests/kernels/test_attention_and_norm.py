@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.kernels import eager
-from spd_deploy.kernels.tiles import FloatType
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, off
 

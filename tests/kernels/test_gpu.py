@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.kernels import eager, launch
 from spd_deploy.kernels.stationary import stationary_tile
-from spd_deploy.kernels.tiles import FloatType, Tile, candidates
+from spd_deploy.kernels.tiles import Tile, candidates
 from spd_deploy.kernels.two_four import (
     TwoFourSelector,
     to_two_four,

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_deploy.kernels.tiles import FloatType, Tile, candidates
+from spd_deploy.domain.number_types import FloatType
+from spd_deploy.kernels.tiles import Tile, candidates
 from spd_deploy.kernels.weights import BlockWeight
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, expected, made, off

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from exporters.torch.export import torch_artefact_from_checkpoint
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.domain.patterns import Block
-from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import difference_between
 from tests.kernels.interpreter import Interpreter
 from tests.tiny import tiny_checkpoint

@@ -11,8 +11,9 @@ import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.kernels.stationary import StationaryTile, stationary_tile
-from spd_deploy.kernels.tiles import FloatType, ProblemSize
+from spd_deploy.kernels.tiles import ProblemSize
 from tests.kernels.ahead import compiled_stationary
 from tests.kernels.interpreter import Interpreter
 from tests.kernels.made import CLOSE, activations, expected, made, off

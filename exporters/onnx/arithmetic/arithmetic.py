@@ -1,8 +1,8 @@
 """Arithmetic: how a product reads its input, multiplies, and stores its weight in a precision.
 
 Normalisation, softmax, activations, the residual stream and the head are fp32, which keeps fp16
-finite and int8 accurate. ``Half`` and ``HalfInt8`` also keep the activations between operators in
-fp16. The layouts say where a value is cast to the precision between operators
+finite and int8 accurate. ``EngineFloat16`` and ``EngineInt8`` also keep the activations between
+operators in fp16. The layouts say where a value is cast to the precision between operators
 (``cast_activation``), and where to fp32 (``cast_float32``).
 """
 

@@ -11,7 +11,7 @@ from exporters.onnx.arithmetic.arithmetic import Array, Float32Activations, Oper
 from exporters.onnx.arithmetic.float32 import added, batched
 from exporters.onnx.graph import Graph, Name
 
-HALF, SINGLE = 10, 1  # TensorProto.FLOAT16 and FLOAT
+FLOAT16, FLOAT = 10, 1  # of TensorProto
 
 
 class Float16(Float32Activations):
@@ -21,14 +21,14 @@ class Float16(Float32Activations):
 
     def operand(self, g: Graph, x: Name, matrix: str) -> Operand:
         """``x`` in fp16, cast once for all products that read it."""
-        return Operand(values=g.once("Cast", x, to=HALF))
+        return Operand(values=g.once("Cast", x, to=FLOAT16))
 
     def on_tokens(
         self, g: Graph, x_TK: Operand, weight: Weight, bias_N: Array, residual: Name | None
     ) -> Name:
         """A product with the transposed weight, then bias and residual in fp32."""
         values_NK = g.weight(f"{weight.name}.weight", to_fp16(weight.values_GRJ[0]))
-        y = g.op("Cast", g.op("MatMul", x_TK.values, g.transpose(values_NK, 1, 0)), to=SINGLE)
+        y = g.op("Cast", g.op("MatMul", x_TK.values, g.transpose(values_NK, 1, 0)), to=FLOAT)
         return added(g, y, bias_N, residual)
 
     def on_features(
@@ -36,7 +36,7 @@ class Float16(Float32Activations):
     ) -> Name:
         """One batched product over the groups, then bias and residual in fp32."""
         values = g.weight(f"{weight.name}.weight", to_fp16(weight.values_GRJ[None]))
-        y = g.op("Cast", batched(g, values, x_BIS.values, weight), to=SINGLE)
+        y = g.op("Cast", batched(g, values, x_BIS.values, weight), to=FLOAT)
         return added(g, y, bias_N[:, None], residual)
 
 

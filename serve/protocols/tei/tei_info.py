@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field
 
 from serve.open_model import ServedModel
 from serve.settings import ServeSettings
+from spd_deploy.domain.number_types import dtype_name
 from spd_deploy.domain.versions import PACKAGE, version_of
 
 
@@ -40,9 +41,7 @@ def tei_info_of(served: ServedModel, settings: ServeSettings) -> TeiInfo:
     return TeiInfo(
         model_id=served.name,
         model_sha=served.card.sha256,
-        model_dtype={"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(
-            served.session.description.precision, served.session.description.precision
-        ),
+        model_dtype=dtype_name(served.session.description.precision),
         model_type={
             "reranker" if served.reranks else "classifier": TeiClassifier(
                 id2label={str(i): label for i, label in enumerate(labels)},

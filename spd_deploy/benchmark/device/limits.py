@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from spd_deploy.benchmark.device.device_records import MemoryCopy, Peak
 from spd_deploy.benchmark.records import Skipped
+from spd_deploy.domain.number_types import NUMBER_TYPES
 from spd_deploy.timing.cuda_clock import DeviceClock, stream_seconds
 
 # Rows and columns of the products: large enough to fill any GPU, small enough to take no second.
@@ -54,7 +55,7 @@ def _product(precision: str, size: int) -> Callable[[], object]:
         )
         # The library takes the second matrix column by column.
         return lambda: torch._int_mm(left, right.t())
-    kind = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    kind = getattr(torch, NUMBER_TYPES[precision].dtype)
     left, right = (torch.randn(size, size, device="cuda").to(kind) for _ in range(2))
     out = torch.empty_like(left)
     return lambda: torch.matmul(left, right, out=out)

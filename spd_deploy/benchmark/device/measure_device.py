@@ -19,14 +19,13 @@ from spd_deploy.benchmark.device.time_device import DeviceSamples, DeviceTimer, 
 from spd_deploy.benchmark.device.watch_gpu import GpuStates, watching
 from spd_deploy.benchmark.records import BenchmarkSettings, Series, Shape, Skipped
 from spd_deploy.domain.errors import reason_of
+from spd_deploy.domain.number_types import NUMBER_TYPES
 from spd_deploy.domain.nvidia import GpuReading
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.device_runs import DeviceRuns
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.timing.host_clock import Clock
-
-_NUMBER_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,11 +144,11 @@ def _device_arm(
     checked: CheckedArm, samples: DeviceSamples, traces: tuple[KernelTrace, ...]
 ) -> DeviceArm:
     """The device part of an arm; its work is counted where the size of its numbers is known."""
-    arm, size = checked.arm, _NUMBER_BYTES.get(checked.facts.precision)
+    arm, number = checked.arm, NUMBER_TYPES.get(checked.facts.precision)
     work = (
         ()
-        if size is None
-        else tuple(ShapeWork(shape=one.shape, work=arm.work(one, size)) for one in traces)
+        if number is None
+        else tuple(ShapeWork(shape=one.shape, work=arm.work(one, number.bytes)) for one in traces)
     )
     return DeviceArm(
         name=arm.name,

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import click
 
-if TYPE_CHECKING:
-    from exporters.lowering.candidates import LoweringName
+from spd_deploy.domain.lowering_names import LoweringName
 
 _BATCHES, _SEQS = (1, 8), (32, 128)
 MAX_DROP = 1.0  # points of 100
@@ -45,9 +44,9 @@ class ExportOptions:
         return self.precision or ("fp32" if self.format_ == "onnx" else "fp16")
 
     @property
-    def forced_lowering(self) -> "LoweringName | None":
+    def forced_lowering(self) -> LoweringName | None:
         """The lowering of ``--lowering``; None for ``auto``."""
-        return None if self.lowering == "auto" else cast("LoweringName", self.lowering)
+        return None if self.lowering == "auto" else cast(LoweringName, self.lowering)
 
     @property
     def allowed_drop(self) -> float:

@@ -16,6 +16,7 @@ from spd_deploy.domain.errors import BadArtefact
 from spd_deploy.domain.files import read_json, write_json
 from spd_deploy.domain.model_config import Activation
 from spd_deploy.domain.models.architecture import Role
+from spd_deploy.domain.number_types import FloatType
 
 PLAN_FILE = "network.json"
 TENSORS_FILE = "model.safetensors"
@@ -54,7 +55,7 @@ class HeadPlan:
 class NetworkPlan:
     """A whole classifier; ``token_types`` is 0 where it has no table of token types."""
 
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: FloatType
     activation: Activation
     epsilon: float
     token_types: int

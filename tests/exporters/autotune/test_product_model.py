@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from exporters.autotune.product_model import INPUT, OUTPUT, opened_product, product_model
 from exporters.autotune.tuning import TimedProduct
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.lowering.candidates import Candidates, LoweringName, candidates_of
+from exporters.lowering.candidates import Candidates, candidates_of
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.patterns import Block, Structured
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Shape

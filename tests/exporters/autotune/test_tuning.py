@@ -15,11 +15,12 @@ from exporters.autotune.select import choose_lowerings
 from exporters.autotune.tune import TuningPlan, distinct_products, tune
 from exporters.autotune.tuning import ProductTimes, TimedProduct, Times, Tuning, fastest_tuning
 from exporters.classifier_weights import ClassifierWeights, read_weights
-from exporters.lowering.candidates import LoweringName, candidates_of
+from exporters.lowering.candidates import candidates_of
 from exporters.precision import Precision
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import sha256_of
+from spd_deploy.domain.lowering_names import LoweringName
 from spd_deploy.domain.patterns import Block, Structured
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.timing.host_clock import TimingSettings

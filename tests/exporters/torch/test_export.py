@@ -15,9 +15,9 @@ from exporters.torch.pack import bytes_of_tensors
 from spd_deploy.domain.artefact import MANIFEST_FILE, Artefact, open_artefact
 from spd_deploy.domain.checkpoint import Checkpoint, open_checkpoint
 from spd_deploy.domain.errors import BadCheckpoint, BadSetting, NotWritten, VerificationFailed
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.text import Tokens, pad
-from spd_deploy.kernels.tiles import FloatType
 from spd_deploy.sessions.open import difference_between, prove, session_from_artefact
 from spd_deploy.sessions.torch import TorchSession
 from spd_deploy.sessions.torch_network.network_plan import PLAN_FILE, TENSORS_FILE, read_plan

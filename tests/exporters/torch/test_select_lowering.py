@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from exporters.classifier_weights import read_weights
 from exporters.torch.select_lowering import TorchChoice, choose_torch_lowerings, relative_rate
+from spd_deploy.domain.number_types import FloatType
 from spd_deploy.domain.patterns import parse_pattern
-from spd_deploy.kernels.tiles import FloatType
 from tests.tiny import tiny_checkpoint
 
 

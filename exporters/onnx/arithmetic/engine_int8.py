@@ -1,24 +1,24 @@
-"""int8 for TensorRT: products in int8, and fp16 between them.
+"""int8 for TensorRT: the products with the encoder's matrices are int8, everything else is fp16.
 
-Activations between int8 products are as large as between others, and the products inside attention
-are not quantised. In fp32 both would take longer than all the quantised products. So the rest of
-the graph is as in ``Half``. Values are fp32 only between a ``Cast`` and the ``QuantizeLinear``
-after it, and between a product and the ``Cast`` after it: up to opset 18 those operators have no
-fp16.
+The rest of the graph is that of ``EngineFloat16``. In fp32, the products inside attention and the
+activations between int8 products would take longer than all int8 products together. Values are
+fp32 in two places only, because ``QuantizeLinear`` and ``DequantizeLinear`` have no fp16 up to
+opset 18: between a ``Cast`` and the ``QuantizeLinear`` after it, and between a product and the
+``Cast`` after it.
 """
 
 from collections.abc import Callable, Mapping
 
 from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight
-from exporters.onnx.arithmetic.half import Half
+from exporters.onnx.arithmetic.engine_float16 import EngineFloat16
 from exporters.onnx.arithmetic.int8 import StaticInt8
 from exporters.onnx.graph import Graph, Name
 
 Product = Callable[[Graph, Operand, Weight, Array, Name | None], Name]
 
 
-class HalfInt8(Half):
-    """Calibrated int8 in the products with the encoder's matrices, and fp16 between operators."""
+class EngineInt8(EngineFloat16):
+    """Calibrated int8 in the products with the encoder's matrices, and fp16 elsewhere."""
 
     def __init__(self, ranges: Mapping[str, float]) -> None:
         self._products = StaticInt8(ranges=ranges)

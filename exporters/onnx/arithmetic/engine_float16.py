@@ -10,12 +10,12 @@ where a single product is above 65504. An export in which one is, on the golden 
 import numpy as np
 
 from exporters.onnx.arithmetic.arithmetic import Array, Operand, Weight
-from exporters.onnx.arithmetic.float16 import HALF, SINGLE, to_fp16
+from exporters.onnx.arithmetic.float16 import FLOAT, FLOAT16, to_fp16
 from exporters.onnx.arithmetic.float32 import batched
 from exporters.onnx.graph import Graph, Name
 
 
-class Half:
+class EngineFloat16:
     """fp16 in the products and between operators."""
 
     packs = False
@@ -41,11 +41,11 @@ class Half:
 
     def cast_activation(self, g: Graph, x: Name) -> Name:
         """``x`` cast to fp16."""
-        return g.op("Cast", x, to=HALF)
+        return g.op("Cast", x, to=FLOAT16)
 
     def cast_float32(self, g: Graph, x: Name) -> Name:
         """``x`` cast to fp32, once for all operators that read it."""
-        return g.once("Cast", x, to=SINGLE)
+        return g.once("Cast", x, to=FLOAT)
 
     def scalar(self, g: Graph, value: float) -> Name:
         """An fp16 scalar, rounded to the nearest."""
