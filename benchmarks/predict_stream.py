@@ -35,11 +35,11 @@ from spd_deploy.domain.files import sha256_of
 from spd_deploy.domain.patterns import Block
 from spd_deploy.domain.progress import Silent
 from spd_deploy.scale.answer_formats import AnswerFormat
+from spd_deploy.scale.chunks import ChunkLimits
 from spd_deploy.scale.file_request import FileRequest
 from spd_deploy.scale.partial_output import RunState, partial_folder
 from spd_deploy.scale.predict_file import Streams, predict_file
 from spd_deploy.scale.text_rows import file_rows
-from spd_deploy.scale.windows import WindowLimits
 from spd_deploy.sessions.offline import MAX_PADDED_TOKENS, batches_within
 from spd_deploy.sessions.open import OpenedModel
 from spd_train.data.grammar import generate
@@ -147,16 +147,16 @@ def pieces_of(file: Path, scratch: Path, rows: int) -> Iterator[Path]:
             yield part
 
 
-def bare_seconds(opened: OpenedModel, file: Path, limits: WindowLimits) -> tuple[float, float]:
-    """Seconds of the session alone on the batches of the windows: clock, and processors."""
+def bare_seconds(opened: OpenedModel, file: Path, limits: ChunkLimits) -> tuple[float, float]:
+    """Seconds of the session alone on the batches of the chunks: clock, and processors."""
     texts = [str(row.fields["text"]) for row in file_rows(opened.task, file)]
     rows = opened.tokenizer.encode_all([(text, None) for text in texts])
     seconds = cpu_s = 0.0
     for start in range(0, len(rows), limits.rows):
-        window = rows[start : start + limits.rows]
+        chunk = rows[start : start + limits.rows]
         batches = [
-            opened.tokenizer.pad([window[i] for i in batch])
-            for batch in batches_within([len(row) for row in window], MAX_PADDED_TOKENS)
+            opened.tokenizer.pad([chunk[i] for i in batch])
+            for batch in batches_within([len(row) for row in chunk], MAX_PADDED_TOKENS)
         ]
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         for batch in batches:
@@ -203,7 +203,7 @@ def killed_run(artefact: Artefact, file: Path, output: Path, whole: Path) -> boo
 
 
 def written(output: Path) -> int:
-    """Bytes of the whole windows that are written."""
+    """Bytes of the whole chunks that are written."""
     state = partial_folder(output) / "progress.json"
     return RunState.read_from(state).size if state.exists() else 0
 

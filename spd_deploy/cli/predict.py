@@ -192,10 +192,10 @@ def _predict_texts(
     examples = from_arguments(model.task, texts)
     found = model.classify(examples, progress=TerminalProgress(), windows=windows)
     answers = [answer_fields(one) for one in found]
-    if format_.table:
+    if format_.tabular:
         answers = [flat_fields(answer, model.labels, model.task.separator) for answer in answers]
     rows = [DataRow(file=Path("texts.jsonl"), line=i + 1) for i in range(len(answers))]
-    columns = AnswerColumns.of(rows, answers[0], table=format_.table)
+    columns = AnswerColumns.of(rows, answers[0], tabular=format_.tabular)
     content = text_of(format_, columns, rows, answers, first=True)
     if file is None:
         click.echo(content.decode(), nl=False)

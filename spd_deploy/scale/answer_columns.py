@@ -1,6 +1,6 @@
 """What is written of each row: its own fields, and behind them the fields of its answer.
 
-What the fields are called is decided once, by the first window. A later row that would need other
+What the fields are called is decided once, by the first chunk. A later row that would need other
 columns, or that has a field called like one of the answer's, is refused by its place: a file whose
 columns change in the middle has no table, and a renamed answer would be mistaken for the row's own.
 """
@@ -52,18 +52,18 @@ class AnswerColumns:
     """What the fields of rows and answers are called in the output.
 
     Attributes:
-        of_rows: the fields of the rows in the first window, in order.
+        of_rows: the fields of the rows in the first chunk, in order.
         names: what each field of an answer is called.
-        table: whether every row has the same columns; rows of JSON Lines need not.
+        tabular: whether every row has the same columns; rows of JSON Lines need not.
     """
 
     of_rows: tuple[str, ...]
     names: Mapping[str, str]
-    table: bool
+    tabular: bool
 
     @classmethod
-    def of(cls, rows: Iterable["DataRow"], answer: Mapping[str, Any], *, table: bool) -> Self:
-        """The names of the first window: an answer's field that some row has gets a prefix.
+    def of(cls, rows: Iterable["DataRow"], answer: Mapping[str, Any], *, tabular: bool) -> Self:
+        """The names of the first chunk: an answer's field that some row has gets a prefix.
 
         Raises:
             BadData: two columns of the file have one name, so that one of them would be lost.
@@ -77,7 +77,7 @@ class AnswerColumns:
             while free in first:
                 free = _PREFIX + free
             names[name] = free
-        return cls(of_rows=first, names=names, table=table)
+        return cls(of_rows=first, names=names, tabular=tabular)
 
     @property
     def renamed(self) -> Mapping[str, str]:
@@ -85,7 +85,7 @@ class AnswerColumns:
         return {name: ours for name, ours in self.names.items() if ours != name}
 
     def refuse_other(self, rows: Iterable["DataRow"]) -> None:
-        """Refuse rows of a later window with fields that the first window does not foresee.
+        """Refuse rows of a later chunk with fields that the first chunk does not foresee.
 
         Raises:
             BadData: with the first such row.
@@ -101,7 +101,7 @@ class AnswerColumns:
                     got="the name of a field of the answer, which the rows before leave free",
                     fix="rename the field in the file",
                 )
-            if self.table and (more := names - known):
+            if self.tabular and (more := names - known):
                 raise BadData(
                     f"{row.place}: the field {min(more)!r} begins in this row, and a table has the "
                     "columns of its first rows",

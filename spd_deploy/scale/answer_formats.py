@@ -1,6 +1,6 @@
-"""Windows of answered rows as bytes of JSON Lines, CSV or TSV, compressed by the file's name.
+"""Chunks of answered rows as bytes of JSON Lines, CSV or TSV, compressed by the file's name.
 
-Each window is a piece that stands alone. A compressed file is a chain of members, which gzip,
+Each chunk is a piece that stands alone. A compressed file is a chain of members, which gzip,
 bzip2, xz and Zstandard define, so that a file is continued by appending to it.
 """
 
@@ -38,7 +38,7 @@ def zstandard(content: bytes) -> bytes:
     return bytes(found.getvalue())
 
 
-PACKERS: Mapping[str, Callable[[bytes], bytes]] = {
+COMPRESSORS: Mapping[str, Callable[[bytes], bytes]] = {
     "": bytes,
     "gz": lambda content: gzip.compress(content, mtime=0),
     "bz2": bz2.compress,
@@ -53,11 +53,11 @@ class AnswerFormat:
 
     Attributes:
         kind: one of :data:`KINDS`.
-        packing: the suffix of a compression; empty for none.
+        compression: the suffix that names it, such as ``gz``; empty for none.
     """
 
     kind: str
-    packing: str = ""
+    compression: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a format that cannot be written here.
@@ -67,26 +67,26 @@ class AnswerFormat:
             Unavailable: pyarrow is missing.
         """
         if self.kind == "parquet":
-            if self.packing:
+            if self.compression:
                 raise BadSetting(
                     "a Parquet file is compressed inside",
-                    got=f".{self.packing}",
+                    got=f".{self.compression}",
                     fix="leave that suffix out",
                 )
             require_extras("writing Parquet", "parquet", otherwise="write .csv or .jsonl instead")
-        if self.packing == "zst":
+        if self.compression == "zst":
             require_extras(
                 "writing Zstandard (.zst)", "parquet", otherwise="compress with gzip (.gz)"
             )
 
     @property
-    def table(self) -> bool:
+    def tabular(self) -> bool:
         """Whether all rows have the same columns."""
         return self.kind != "jsonl"
 
     def __str__(self) -> str:
         """The suffix of such a file without its first dot, such as ``csv.gz``."""
-        return f"{self.kind}.{self.packing}".rstrip(".")
+        return f"{self.kind}.{self.compression}".rstrip(".")
 
 
 def format_of(output: Path | None, requested: str | None, read: str) -> AnswerFormat:
@@ -105,9 +105,9 @@ def format_of(output: Path | None, requested: str | None, read: str) -> AnswerFo
             )
         return AnswerFormat(kind="jsonl" if kind == "parquet" else kind)
     suffixes = [suffix.lower().removeprefix(".") for suffix in output.suffixes]
-    packing = suffixes.pop() if suffixes and suffixes[-1] in PACKERS else ""
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSORS else ""
     if requested is not None:
-        return AnswerFormat(kind=requested, packing=packing)
+        return AnswerFormat(kind=requested, compression=compression)
     kind = _ALIASES.get(suffixes[-1], suffixes[-1]) if suffixes else "jsonl"
     if kind not in KINDS:
         raise OptionConflict(
@@ -115,7 +115,7 @@ def format_of(output: Path | None, requested: str | None, read: str) -> AnswerFo
             got=output.name,
             fix=f"{_OTHER_NAME}, or say --output-format",
         )
-    return AnswerFormat(kind=kind, packing=packing)
+    return AnswerFormat(kind=kind, compression=compression)
 
 
 def text_of(
@@ -126,7 +126,7 @@ def text_of(
     *,
     first: bool,
 ) -> bytes:
-    """One window as bytes of text; a table's first one begins with the header.
+    """One chunk as bytes of text; a table's first one begins with the header.
 
     Raises:
         BadData: a row holds what the format has no form for.
@@ -134,7 +134,7 @@ def text_of(
     joined = [columns.joined(row, answer) for row, answer in zip(rows, answers, strict=True)]
     if format_.kind == "jsonl":
         lines = [_json_line(row, fields) for row, fields in zip(rows, joined, strict=True)]
-        return PACKERS[format_.packing]("".join(lines).encode())
+        return COMPRESSORS[format_.compression]("".join(lines).encode())
     text = _Lines()
     names = [*columns.of_rows, *columns.names.values()]
     writer = csv.DictWriter(text, names, restval="", delimiter=_DELIMITERS[format_.kind])
@@ -142,7 +142,7 @@ def text_of(
         writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in fields.items()} for fields in joined)
     try:
-        return PACKERS[format_.packing]("".join(text.lines).encode())
+        return COMPRESSORS[format_.compression]("".join(text.lines).encode())
     except UnicodeEncodeError as err:
         raise _no_unicode(rows, joined) from err
 

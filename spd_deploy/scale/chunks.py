@@ -1,8 +1,8 @@
-"""A long file as windows: rows that are held in memory together, and sorted by length into batches.
+"""A long file as chunks: rows that are held in memory together, and sorted by length into batches.
 
-A window ends where rows, tokens or characters reach a limit. It therefore depends on the rows from
-its first one on, and on nothing else: a run that is resumed at the end of a window makes the same
-windows, the same batches and the same answers as one that was never stopped. A window of a pipe,
+A chunk ends where rows, tokens or characters reach a limit. It therefore depends on the rows from
+its first one on, and on nothing else: a run that is resumed at the end of a chunk makes the same
+chunks, the same batches and the same answers as one that was never stopped. A chunk of a pipe,
 which cannot be resumed, also ends where no row comes for a while.
 """
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from spd_train.data.broken_rows import BrokenRows
     from spd_train.data.rows import DataRow, Fault
 
-# Long texts are many tokens, so that few are held beyond a window's limit.
+# Long texts are many tokens, so that few are held beyond a chunk's limit.
 _ENCODED_TOGETHER = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WindowLimits:
-    """What a window holds at most; its last row may exceed the limits of tokens and characters.
+class ChunkLimits:
+    """What a chunk holds at most; its last row may exceed the limits of tokens and characters.
 
     Attributes:
         rows: enough for batches of alike lengths.
@@ -37,13 +37,13 @@ class WindowLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
+class Chunk:
     """Rows that are answered together, in the order of the file.
 
     Attributes:
         rows: as the file has them, without broken ones.
         tokens: the token ids of each row.
-        read: how many rows of the file came up to the end of this window, broken ones included.
+        read: how many rows of the file came up to the end of this chunk, broken ones included.
         broken: the broken rows among those.
         last: whether the file has no row after them.
     """
@@ -55,17 +55,17 @@ class Window:
     last: bool = False
 
 
-def windows_of(
+def chunks_of(
     rows: Iterable["DataRow"],
     encode: "Callable[[Sequence[DataRow]], Sequence[Tokens | Fault]]",
     *,
     skip_broken: bool,
     read: int,
     broken: "BrokenRows",
-    limits: WindowLimits,
+    limits: ChunkLimits,
     arriving: bool = False,
-) -> Iterator[Window]:
-    """Windows of the rows, each made when it is asked for.
+) -> Iterator[Chunk]:
+    """Chunks of the rows, each made when it is asked for.
 
     Args:
         rows: those that were not read by an earlier run.
@@ -73,7 +73,7 @@ def windows_of(
         skip_broken: leave broken rows out, instead of stopping at the first.
         read: rows that an earlier run has read.
         broken: the broken ones among those; the later ones are added.
-        limits: what a window holds at most.
+        limits: what a chunk holds at most.
         arriving: whether the rows come through a pipe.
 
     Raises:
@@ -81,13 +81,13 @@ def windows_of(
     """
     taken: list[tuple[DataRow, Tokens]] = []
     tokens = characters = 0
-    full: Window | None = None
+    full: Chunk | None = None
     for one in _encoded(rows, encode, arriving=arriving):
         if one is None:
             if full is not None:
                 yield full
             if taken:
-                yield _window(taken, read, broken)
+                yield _chunk(taken, read, broken)
             full, taken, tokens, characters = None, [], 0, 0
             continue
         row, found = one
@@ -104,12 +104,12 @@ def windows_of(
         tokens += found.n_read
         characters += sum(len(v) for v in row.fields.values() if isinstance(v, str))
         if len(taken) >= limits.rows or tokens >= limits.tokens or characters >= limits.characters:
-            full = _window(taken, read, broken)
+            full = _chunk(taken, read, broken)
             taken, tokens, characters = [], 0, 0
     if full is not None:
         yield replace(full, read=read, broken=broken.copy(), last=True)
     elif taken:
-        yield replace(_window(taken, read, broken), last=True)
+        yield replace(_chunk(taken, read, broken), last=True)
 
 
 def _encoded(
@@ -127,9 +127,9 @@ def _encoded(
             yield None
 
 
-def _window(taken: "Sequence[tuple[DataRow, Tokens]]", read: int, broken: "BrokenRows") -> Window:
-    """The window of some rows with their tokens."""
-    return Window(
+def _chunk(taken: "Sequence[tuple[DataRow, Tokens]]", read: int, broken: "BrokenRows") -> Chunk:
+    """The chunk of some rows with their tokens."""
+    return Chunk(
         rows=[row for row, _ in taken],
         tokens=[tokens for _, tokens in taken],
         read=read,

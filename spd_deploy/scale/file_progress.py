@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spd_deploy.domain.progress import Advance, Progress
 
 if TYPE_CHECKING:
-    from spd_deploy.scale.windows import Window
+    from spd_deploy.scale.chunks import Chunk
 
 # Of the file, by its size in bytes: units in which it is a hundred steps long at least.
 _UNITS = ((100_000_000, "MB", 1_000_000), (100_000, "kB", 1_000), (0, "bytes", 1))
@@ -18,7 +18,7 @@ _NOTE_EVERY_S = 10.0
 class FileProgress:
     """Tells a listener of rows, their rate, and through it of the time that is left.
 
-    The unit is chosen by the first window: it may hold the whole file.
+    The unit is chosen by the first chunk: it may hold the whole file.
 
     Args:
         progress: who listens.
@@ -50,12 +50,12 @@ class FileProgress:
             (name, count) for least, name, count in _UNITS if (size or 0) >= least
         )
 
-    def begin(self, window: "Window") -> None:
-        """A window begins; the first one opens the stage."""
+    def begin(self, chunk: "Chunk") -> None:
+        """A chunk begins; the first one opens the stage."""
         if self._advance is None:
             total, name = self._rows, "predict"
-            if window.last:
-                total = len(window.rows)
+            if chunk.last:
+                total = len(chunk.rows)
             elif total is None and self._size is not None:
                 total, name = (
                     -(-self._size // self._unit_bytes),
@@ -86,7 +86,7 @@ class FileProgress:
             self._progress.note(f"predict: {self._done:,} rows, {note}")
 
     def close(self) -> None:
-        """Stop showing the bar; nothing if no window began."""
+        """Stop showing the bar; nothing if no chunk began."""
         self._stage.close()
 
 

@@ -14,8 +14,8 @@ from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import TOKENIZER_FILE
 from spd_deploy.domain.versions import PACKAGE, version_of
 from spd_deploy.scale.answer_formats import AnswerFormat
+from spd_deploy.scale.chunks import ChunkLimits
 from spd_deploy.scale.text_rows import STANDARD, file_rows, standard_rows
-from spd_deploy.scale.windows import WindowLimits
 
 if TYPE_CHECKING:
     from spd_deploy.sessions.open import OpenedModel
@@ -37,7 +37,7 @@ class FileRequest:
         overwrite: replace the output, and an unfinished one.
         resume: go on with an unfinished output.
         windows: how texts are read that are longer than the model reads.
-        limits: of a window.
+        limits: of a chunk.
     """
 
     input: Path
@@ -50,7 +50,7 @@ class FileRequest:
     overwrite: bool = False
     resume: bool = False
     windows: LongTextChoice = AS_TRAINED
-    limits: WindowLimits = field(default_factory=WindowLimits)
+    limits: ChunkLimits = field(default_factory=ChunkLimits)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be resumed.
@@ -106,7 +106,7 @@ class FileRequest:
             "--pair-column": str(self.pair_column),
             "--long-texts": "cut" if self.windows is None else str(self.windows),
             "output format": str(self.format),
-            "size of windows": str(self.limits),
+            "size of chunks": str(self.limits),
             "version of spd": str(version_of(PACKAGE)),
         }
 

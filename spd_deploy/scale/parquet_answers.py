@@ -1,6 +1,6 @@
 """Answers as Parquet, which has its index at the end and so cannot be continued after a kill.
 
-Windows are therefore appended as Arrow's stream format, each a stream of its own, and become one
+Chunks are therefore appended as Arrow's stream format, each a stream of its own, and become one
 Parquet file when all rows are answered. Columns of a Parquet input are passed on as Arrow has them:
 no type changes.
 """
@@ -84,14 +84,14 @@ def arrow_of(
     own: "pyarrow.Table | None",
     schema: "pyarrow.Schema | None",
 ) -> "tuple[bytes, pyarrow.Schema]":
-    """One window as an Arrow stream, and its schema.
+    """One chunk as an Arrow stream, and its schema.
 
     Args:
         columns: what fields are called.
-        rows: of the window.
+        rows: of the chunk.
         answers: their flat answers.
         own: the rows as Arrow has them, where the input is Parquet.
-        schema: that of the first window; None for the first.
+        schema: that of the first chunk; None for the first.
 
     Raises:
         BadData: a row whose value does not have the type of its column.
@@ -110,7 +110,7 @@ def arrow_of(
 
 
 def schema_of(written: Path) -> "pyarrow.Schema":
-    """The schema of the first window."""
+    """The schema of the first chunk."""
     import pyarrow
 
     with pyarrow.OSFile(str(written)) as source:
@@ -118,7 +118,7 @@ def schema_of(written: Path) -> "pyarrow.Schema":
 
 
 def write_parquet(written: Path, draft: Path) -> None:
-    """Turn the windows that were appended into one Parquet file."""
+    """Turn the chunks that were appended into one Parquet file."""
     from pyarrow.parquet import ParquetWriter
 
     with ParquetWriter(draft, schema_of(written)) as writer:
@@ -127,7 +127,7 @@ def write_parquet(written: Path, draft: Path) -> None:
 
 
 def _tables(written: Path) -> Iterator["pyarrow.Table"]:
-    """The windows in order."""
+    """The chunks in order."""
     import pyarrow
 
     with pyarrow.OSFile(str(written)) as source:
@@ -136,7 +136,7 @@ def _tables(written: Path) -> Iterator["pyarrow.Table"]:
 
 
 def _grouped(tables: Iterator["pyarrow.Table"]) -> Iterator["pyarrow.Table"]:
-    """Windows joined to row groups of a usual size."""
+    """Chunks joined to row groups of a usual size."""
     import pyarrow
 
     group: list[pyarrow.Table] = []
@@ -168,7 +168,7 @@ def _type_of(name: str) -> "pyarrow.DataType":
 def _column(
     name: str, rows: Sequence["DataRow"], schema: "pyarrow.Schema | None"
 ) -> "pyarrow.Array":
-    """One column of rows of a text file; the first window finds its type.
+    """One column of rows of a text file; the first chunk finds its type.
 
     Raises:
         BadData: a value has another type than those before.

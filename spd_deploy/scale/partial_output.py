@@ -2,7 +2,7 @@
 
 Beside ``answers.csv`` stands the folder ``answers.csv.partial`` until all rows are answered. Rows
 are appended to a file in it, and ``progress.json`` says how many bytes of that file are whole
-windows. After a kill, what came behind those bytes is cut off and computed again. The output itself
+chunks. After a kill, what came behind those bytes is cut off and computed again. The output itself
 appears at the end, whole.
 """
 
@@ -37,7 +37,7 @@ _AGAIN = "start again with --overwrite"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
-    """How far a run is; all counts are of whole windows.
+    """How far a run is; all counts are of whole chunks.
 
     Attributes:
         belongs_to: the input, the model and the options, by name.
@@ -93,7 +93,7 @@ class PartialOutput:
         return partial_folder(self.output) / _ROWS_FILE
 
     def append(self, content: bytes, state: RunState) -> None:
-        """Add one window; ``state`` tells how far the run is with it.
+        """Add one chunk; ``state`` tells how far the run is with it.
 
         Raises:
             NotWritten: the disk is full.

@@ -1,4 +1,4 @@
-"""Classify a file of any length: read, answer and write window by window, and resume after a kill.
+"""Classify a file of any length: read, answer and write chunk by chunk, and resume after a kill.
 
 cost = predict_file(model, request, progress=progress, streams=standard_streams())
 """
@@ -14,14 +14,14 @@ from spd_deploy.domain.errors import Interrupted, SpdError
 from spd_deploy.domain.progress import Progress
 from spd_deploy.domain.tasks import Columns
 from spd_deploy.scale.answer_sink import AnswerSink, sink_for
+from spd_deploy.scale.chunks import Chunk, chunks_of
 from spd_deploy.scale.cost import FileCost
 from spd_deploy.scale.file_progress import FileProgress, closing
 from spd_deploy.scale.file_request import FileRequest
 from spd_deploy.scale.parquet_answers import ParquetRows, row_count, write_parquet
 from spd_deploy.scale.partial_output import PartialOutput, RunState, partial_output
-from spd_deploy.scale.run_windows import Logits, answered_by, run_windows
+from spd_deploy.scale.run_chunks import Logits, answered_by, run_chunks
 from spd_deploy.scale.text_rows import STANDARD, RowReader
-from spd_deploy.scale.windows import Window, windows_of
 
 if TYPE_CHECKING:
     from spd_deploy.domain.text import Tokens
@@ -126,7 +126,7 @@ def _answer(
     start_s = time.perf_counter()
     reader = _reader(opened, request, before)
     broken = BrokenRows.from_json(before.broken)
-    windows = windows_of(
+    chunks = chunks_of(
         islice(request.rows(opened.task, stream), before.read, None),
         lambda rows: _encoded(reader, opened, rows),
         skip_broken=request.skip_broken_rows,
@@ -148,17 +148,17 @@ def _answer(
             again = ", with --resume" if request.resumable else ""
             raise Interrupted("stopped by a signal", fix=f"run the command again{again}")
 
-    def write(window: Window, logits_BC: Logits) -> None:
-        """Write one window, with the time that it took until now."""
+    def write(chunk: Chunk, logits_BC: Logits) -> None:
+        """Write one chunk, with the time that it took until now."""
         sink.write(
-            window,
+            chunk,
             logits_BC,
             reader.columns,
             lambda: before.seconds + time.perf_counter() - start_s,
         )
 
     with closing(shown):
-        run_windows(windows, answered_by(opened, shown.begin, advance), write)
+        run_chunks(chunks, answered_by(opened, shown.begin, advance), write)
     if not sink.state.written:
         raise no_usable_rows(request.name)
     if broken.count:

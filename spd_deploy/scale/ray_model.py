@@ -1,8 +1,8 @@
-"""A model on the machines of a Ray cluster: actors hold it, and windows of a file go to them.
+"""A model on the machines of a Ray cluster: actors hold it, and chunks of a file go to them.
 
 Plain actors and not Ray Data: the file is read and written here, by the code of a run on one
 machine. The output is one file in the order of the input, byte for byte that of one machine, and a
-run that was killed goes on behind its last window. Ray Data writes a folder of parts, and reads a
+run that was killed goes on behind its last chunk. Ray Data writes a folder of parts, and reads a
 CSV file's ``007`` as 7.
 """
 
@@ -23,8 +23,8 @@ from spd_deploy.domain.ray_cluster import ray_cluster, whole_cluster, whole_mach
 from spd_deploy.domain.runtime_choice import Device, RuntimeChoice
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
 from spd_deploy.domain.versions import PACKAGE, version_of
+from spd_deploy.scale.chunks import Chunk
 from spd_deploy.scale.file_request import model_hash
-from spd_deploy.scale.windows import Window
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.sessions.checkpoints import verified_checkpoint
 from spd_deploy.sessions.offline import logits_of
@@ -33,8 +33,8 @@ from spd_deploy.sessions.protocol import Closing, Description
 
 WHAT = "spd predict --ray"
 # One that an actor runs, one that waits for it, and one for the time in which an earlier one lasts.
-_WINDOWS_EACH = 3
-# Ray starts an actor again, on another machine if need be, and gives it the window again.
+_CHUNKS_EACH = 3
+# Ray starts an actor again, on another machine if need be, and gives it the chunk again.
 _RESTARTS = 3
 _POLL_S = 0.5
 _TELL_AFTER_POLLS = 20
@@ -82,13 +82,13 @@ class ModelActor:
 
 @dataclass(slots=True)
 class _Running:
-    """A window that an actor has, and Ray's reference to its logits.
+    """A chunk that an actor has, and Ray's reference to its logits.
 
     The actor is a number and no handle: Ray ends an actor when its last handle is gone, and the
     traceback of an error keeps what is here.
     """
 
-    window: Window
+    chunk: Chunk
     actor: int
     logits: Any
 
@@ -132,28 +132,28 @@ class RaySession(Closing):
 
     def answered(
         self,
-        windows: Iterator[Window],
-        begin: Callable[[Window], None],
+        chunks: Iterator[Chunk],
+        begin: Callable[[Chunk], None],
         tell: Callable[[int], None],
-    ) -> Iterator[tuple[Window, Logits]]:
-        """Each window with its logits, in order, while the actors run later ones.
+    ) -> Iterator[tuple[Chunk, Logits]]:
+        """Each chunk with its logits, in order, while the actors run later ones.
 
         Args:
-            windows: to answer.
-            begin: is told of each window before an actor gets it.
+            chunks: to answer.
+            begin: is told of each chunk before an actor gets it.
             tell: gets the number of rows that are answered; 0 twice a second meanwhile.
 
         Raises:
-            Unavailable: an actor failed on a window; it names the rows.
+            Unavailable: an actor failed on a chunk; it names the rows.
         """
         running: deque[_Running] = deque()
-        for window in windows:
-            begin(window)
+        for chunk in chunks:
+            begin(chunk)
             self._take_opened(0)
             actor = self._least_busy(running)
-            logits = self._ready[actor].logits.remote(list(window.tokens))
-            running.append(_Running(window, actor, logits))
-            while len(running) >= _WINDOWS_EACH * len(self._ready):
+            logits = self._ready[actor].logits.remote(list(chunk.tokens))
+            running.append(_Running(chunk, actor, logits))
+            while len(running) >= _CHUNKS_EACH * len(self._ready):
                 yield self._first_of(running, tell)
         while running:
             yield self._first_of(running, tell)
@@ -193,7 +193,7 @@ class RaySession(Closing):
             )
 
     def _least_busy(self, running: Sequence[_Running]) -> int:
-        """The number of the actor with the fewest windows that it has not answered."""
+        """The number of the actor with the fewest chunks that it has not answered."""
         busy = [one.logits for one in running]
         _, waiting = self._ray.wait(busy, num_returns=len(busy), timeout=0) if busy else ((), ())
         unanswered = set(waiting)
@@ -205,18 +205,18 @@ class RaySession(Closing):
 
     def _first_of(
         self, running: "deque[_Running]", tell: Callable[[int], None]
-    ) -> tuple[Window, Logits]:
-        """The first window and its logits, as soon as they are there."""
+    ) -> tuple[Chunk, Logits]:
+        """The first chunk and its logits, as soon as they are there."""
         first = running[0]
         while not self._ray.wait([first.logits], timeout=_POLL_S)[0]:
             tell(0)
         running.popleft()
-        rows = first.window.rows
+        rows = first.chunk.rows
         logits_BC = self._got(
             first.logits, f"{rows[0].place} to {rows[-1].line}: these rows failed"
         )
         tell(len(rows))
-        return first.window, np.asarray(logits_BC)
+        return first.chunk, np.asarray(logits_BC)
 
     def _got(self, reference: Any, what: str) -> Any:
         """What a reference of Ray stands for.

@@ -1,4 +1,4 @@
-"""Windows through a session while the next one is read and the last one is written."""
+"""Chunks through a session while the next one is read and the last one is written."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from spd_deploy.scale.windows import Window
+from spd_deploy.scale.chunks import Chunk
 
 if TYPE_CHECKING:
     from spd_deploy.domain.progress import Advance
@@ -16,44 +16,44 @@ if TYPE_CHECKING:
 Logits = NDArray[np.float32]
 
 
-# Each window with its logits, in order; windows are taken as room is for them.
-Answered = Callable[[Iterator[Window]], Iterator[tuple[Window, Logits]]]
+# Each chunk with its logits, in order; chunks are taken as room is for them.
+Answered = Callable[[Iterator[Chunk]], Iterator[tuple[Chunk, Logits]]]
 
 
-def run_windows(
-    windows: Iterator[Window], answered: Answered, write: Callable[[Window, Logits], None]
+def run_chunks(
+    chunks: Iterator[Chunk], answered: Answered, write: Callable[[Chunk, Logits], None]
 ) -> None:
-    """Answer each window, and write it, in order.
+    """Answer each chunk, and write it, in order.
 
-    One window is read ahead, and one is written, beside those that are answered. Runtimes release
+    One chunk is read ahead, and one is written, beside those that are answered. Runtimes release
     Python's lock while they compute, so that reading and writing take place beside them.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
-        for window, logits_BC in answered(_read_ahead(windows, reader)):
+        for chunk, logits_BC in answered(_read_ahead(chunks, reader)):
             if written is not None:
                 written.result()
-            written = writer.submit(write, window, logits_BC)
+            written = writer.submit(write, chunk, logits_BC)
         if written is not None:
             written.result()
 
 
-def _read_ahead(windows: Iterator[Window], reader: ThreadPoolExecutor) -> Iterator[Window]:
-    """The windows, each read while the one before it is in use."""
-    upcoming = reader.submit(next, windows, None)
-    while (window := upcoming.result()) is not None:
-        upcoming = reader.submit(next, windows, None)
-        yield window
+def _read_ahead(chunks: Iterator[Chunk], reader: ThreadPoolExecutor) -> Iterator[Chunk]:
+    """The chunks, each read while the one before it is in use."""
+    upcoming = reader.submit(next, chunks, None)
+    while (chunk := upcoming.result()) is not None:
+        upcoming = reader.submit(next, chunks, None)
+        yield chunk
 
 
 def answered_by(
-    opened: "OpenedModel", begin: Callable[[Window], None], advance: "Advance"
+    opened: "OpenedModel", begin: Callable[[Chunk], None], advance: "Advance"
 ) -> Answered:
-    """How the windows are answered: by this process's session, or by the actors of Ray.
+    """How the chunks are answered: by this process's session, or by the actors of Ray.
 
     Args:
         opened: the model.
-        begin: is told of each window before it runs.
+        begin: is told of each chunk before it runs.
         advance: gets the number of rows that are answered.
     """
     from spd_deploy.scale.ray_model import RaySession
@@ -61,12 +61,12 @@ def answered_by(
 
     session = opened.session
     if isinstance(session, RaySession):
-        return lambda windows: session.answered(windows, begin, advance)
+        return lambda chunks: session.answered(chunks, begin, advance)
 
-    def one_by_one(windows: Iterator[Window]) -> Iterator[tuple[Window, Logits]]:
-        """Each window in this process."""
-        for window in windows:
-            begin(window)
-            yield window, logits_of(session, opened.tokenizer, window.tokens, advance)
+    def one_by_one(chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, Logits]]:
+        """Each chunk in this process."""
+        for chunk in chunks:
+            begin(chunk)
+            yield chunk, logits_of(session, opened.tokenizer, chunk.tokens, advance)
 
     return one_by_one

@@ -257,7 +257,7 @@ def test_a_table_reads_back_as_it_was(fields: list[dict[str | int, str]]) -> Non
     """Whatever the fields hold, a CSV reader finds each under its name, and the answers behind."""
     answers = [{"label": "yes", "score": 0.5, "score_no": 0.5} for _ in fields]
     rows = [DataRow(file=Path("x.jsonl"), line=1, fields=one) for one in fields]
-    columns = AnswerColumns.of(rows, answers[0], table=True)
+    columns = AnswerColumns.of(rows, answers[0], tabular=True)
 
     text = text_of(AnswerFormat(kind="csv"), columns, rows, answers, first=True)
 

@@ -1,4 +1,4 @@
-"""Rows of a file, and what ``spd predict --input`` does with it, in small windows."""
+"""Rows of a file, and what ``spd predict --input`` does with it, in small chunks."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from spd_deploy.api.loading import Model
 from spd_deploy.domain.errors import Interrupted
 from spd_deploy.domain.progress import Silent
 from spd_deploy.scale.answer_formats import format_of
+from spd_deploy.scale.chunks import ChunkLimits
 from spd_deploy.scale.cost import FileCost
 from spd_deploy.scale.file_request import FileRequest
 from spd_deploy.scale.predict_file import Streams, predict_file
-from spd_deploy.scale.windows import WindowLimits
 
 WORDS = (
     "a",
@@ -32,7 +32,7 @@ WORDS = (
     "and",
     "not",
 )
-LIMITS = WindowLimits(rows=16)
+LIMITS = ChunkLimits(rows=16)
 ROWS = [{"id": i, "text": " ".join(WORDS[: 1 + i % 13])} for i in range(100)]
 
 

@@ -1,4 +1,4 @@
-"""Windows of a long file: bounded, in order, and the same wherever a run begins."""
+"""Chunks of a long file: bounded, in order, and the same wherever a run begins."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,24 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.domain.text import Tokens
-from spd_deploy.scale.windows import Window, WindowLimits, windows_of
+from spd_deploy.scale.chunks import Chunk, ChunkLimits, chunks_of
 from spd_train.data.broken_rows import BrokenRows
 from spd_train.data.rows import DataRow, Fault
 
 BROKEN = Fault(kind="empty text")
 LENGTHS = st.lists(st.integers(0, 9), max_size=40)
 LIMITS = st.builds(
-    WindowLimits,
+    ChunkLimits,
     rows=st.integers(1, 8),
     tokens=st.integers(1, 30),
     characters=st.integers(1, 30),
 )
 
 
-def windows(
-    lengths: Sequence[int], limits: WindowLimits, *, read: int = 0, broken: BrokenRows | None = None
-) -> list[Window]:
-    """The windows of rows with as many tokens and characters; a row of none is broken."""
+def chunks(
+    lengths: Sequence[int], limits: ChunkLimits, *, read: int = 0, broken: BrokenRows | None = None
+) -> list[Chunk]:
+    """The chunks of rows with as many tokens and characters; a row of none is broken."""
     rows = [
         DataRow(file=Path("x.jsonl"), line=i + 1, fields={"text": "x" * length})
         for i, length in enumerate(lengths)
@@ -35,7 +35,7 @@ def windows(
         return [Tokens(ids=(1,) * n, types=(0,) * n) if n else BROKEN for n in lengths]
 
     return list(
-        windows_of(
+        chunks_of(
             rows[read:],
             encode,
             skip_broken=True,
@@ -47,42 +47,40 @@ def windows(
 
 
 @given(LENGTHS, LIMITS)
-def test_windows_hold_each_sound_row_once_in_order(
-    lengths: list[int], limits: WindowLimits
-) -> None:
+def test_chunks_hold_each_sound_row_once_in_order(lengths: list[int], limits: ChunkLimits) -> None:
     """Joined they are the file without its broken rows, and the last one alone is called so."""
-    found = windows(lengths, limits)
+    found = chunks(lengths, limits)
 
-    lines = [row.line for window in found for row in window.rows]
+    lines = [row.line for chunk in found for row in chunk.rows]
     assert lines == [i + 1 for i, length in enumerate(lengths) if length]
-    assert [window.last for window in found] == [False] * (len(found) - 1) + [True] * bool(found)
+    assert [chunk.last for chunk in found] == [False] * (len(found) - 1) + [True] * bool(found)
     if found:
         assert found[-1].read == len(lengths)
         assert found[-1].broken.count == lengths.count(0)
 
 
 @given(LENGTHS, LIMITS)
-def test_no_window_exceeds_a_limit_but_by_its_last_row(
-    lengths: list[int], limits: WindowLimits
+def test_no_chunk_exceeds_a_limit_but_by_its_last_row(
+    lengths: list[int], limits: ChunkLimits
 ) -> None:
     """Rows, tokens and characters are bounded, whatever the rows are like."""
-    for window in windows(lengths, limits):
-        before = window.tokens[:-1]
-        assert len(window.rows) <= limits.rows
+    for chunk in chunks(lengths, limits):
+        before = chunk.tokens[:-1]
+        assert len(chunk.rows) <= limits.rows
         assert sum(map(len, before)) < limits.tokens
-        assert sum(len(row.fields["text"]) for row in window.rows[:-1]) < limits.characters
+        assert sum(len(row.fields["text"]) for row in chunk.rows[:-1]) < limits.characters
 
 
 @given(LENGTHS, LIMITS, st.data())
-def test_windows_are_the_same_from_the_end_of_any(
-    lengths: list[int], limits: WindowLimits, data: st.DataObject
+def test_chunks_are_the_same_from_the_end_of_any(
+    lengths: list[int], limits: ChunkLimits, data: st.DataObject
 ) -> None:
-    """What follows a window does not depend on what came before it."""
-    whole = windows(lengths, limits)
+    """What follows a chunk does not depend on what came before it."""
+    whole = chunks(lengths, limits)
     if not whole:
         return
     i = data.draw(st.integers(0, len(whole) - 1))
 
-    rest = windows(lengths, limits, read=whole[i].read, broken=whole[i].broken.copy())
+    rest = chunks(lengths, limits, read=whole[i].read, broken=whole[i].broken.copy())
 
     assert rest == whole[i + 1 :]

@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from spd_deploy.api.loading import Model
 from spd_deploy.domain.errors import BadData
-from spd_deploy.scale.answer_formats import PACKERS
+from spd_deploy.scale.answer_formats import COMPRESSORS
 from spd_deploy.scale.partial_output import RunState, partial_folder
 from tests.scale.predictions import ROWS, lines, predict
 
@@ -38,14 +38,16 @@ def test_columns_of_parquet_pass_unchanged(model: Model, tmp_path: Path) -> None
     assert found.column_names[-5:-2] == ["label", "score", "truncated"]
 
 
-@pytest.mark.parametrize("packing", PACKERS)
-def test_a_compressed_table_is_read_by_others(model: Model, tmp_path: Path, packing: str) -> None:
-    """Several windows make one file, as pandas reads it."""
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_a_compressed_table_is_read_by_others(
+    model: Model, tmp_path: Path, compression: str
+) -> None:
+    """Several chunks make one file, as pandas reads it."""
     pandas = pytest.importorskip("pandas")
-    if packing == "zst":
+    if compression == "zst":
         pytest.importorskip("zstandard")
     (tmp_path / "in.jsonl").write_text(lines(ROWS))
-    output = tmp_path / f"x.csv.{packing}".rstrip(".")
+    output = tmp_path / f"x.csv.{compression}".rstrip(".")
 
     predict(model, tmp_path / "in.jsonl", output)
 

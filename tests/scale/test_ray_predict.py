@@ -16,10 +16,10 @@ from spd_deploy.domain.progress import Silent
 from spd_deploy.domain.runtime_choice import RuntimeChoice
 from spd_deploy.domain.text import Tokens
 from spd_deploy.scale.answer_formats import format_of
+from spd_deploy.scale.chunks import Chunk
 from spd_deploy.scale.file_request import FileRequest
 from spd_deploy.scale.predict_file import Streams, predict_file
 from spd_deploy.scale.ray_model import RaySession, model_on_ray
-from spd_deploy.scale.windows import Window
 from spd_deploy.sessions.open import OpenedModel
 from spd_train.data.broken_rows import BrokenRows
 from spd_train.data.rows import DataRow
@@ -84,14 +84,14 @@ def test_a_file_on_ray_is_that_of_one_machine(
 
 
 def test_rows_that_fail_on_ray_are_named(artefact: Artefact, started_ray: ModuleType) -> None:
-    """The error has the lines of the window and the reason; who keeps it keeps no actor."""
+    """The error has the lines of the chunk and the reason; who keeps it keeps no actor."""
     rows = [DataRow(file=Path("in.jsonl"), line=line) for line in (41, 47)]
     unknown = Tokens(ids=(10**6,), types=(0,))
-    window = Window(rows=rows, tokens=[unknown, unknown], read=47, broken=BrokenRows())
+    chunk = Chunk(rows=rows, tokens=[unknown, unknown], read=47, broken=BrokenRows())
 
     with on_ray(artefact) as opened, pytest.raises(Unavailable) as failed:
         assert isinstance(opened.session, RaySession)
-        list(opened.session.answered(iter([window]), lambda _: None, lambda _: None))
+        list(opened.session.answered(iter([chunk]), lambda _: None, lambda _: None))
 
     assert failed.value.what == "in.jsonl, line 41 to 47: these rows failed"
     assert failed.value.got

@@ -17,8 +17,8 @@ from exporters.export import artefact_from_checkpoint
 from spd_deploy.api.loading import Model, load
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadData, BadSetting, Interrupted, NotWritten
+from spd_deploy.scale.chunks import ChunkLimits
 from spd_deploy.scale.partial_output import RunState, partial_folder
-from spd_deploy.scale.windows import WindowLimits
 from tests.scale.predictions import ROWS, after, lines, predict, stop_in_the_middle
 from tests.tiny import tiny_checkpoint
 
@@ -58,10 +58,10 @@ from spd_deploy.scale import partial_output
 from spd_deploy.scale.answer_formats import format_of
 from spd_deploy.scale.file_request import FileRequest
 from spd_deploy.scale.predict_file import Streams, predict_file
-from spd_deploy.scale.windows import WindowLimits
+from spd_deploy.scale.chunks import ChunkLimits
 partial_output._RECORD_EVERY_S = 0.0
 output = Path(sys.argv[3])
-request = FileRequest(input=Path(sys.argv[2]), output=output, limits=WindowLimits(rows=16),
+request = FileRequest(input=Path(sys.argv[2]), output=output, limits=ChunkLimits(rows=16),
                       format=format_of(output, None, "jsonl"))
 model = load(sys.argv[1], threads=1)
 predict_file(model.opened(), request, progress=Silent(),
@@ -73,7 +73,7 @@ predict_file(model.opened(), request, progress=Silent(),
 def test_a_killed_process_loses_and_doubles_no_row(
     artefact: Artefact, model: Model, tmp_path: Path
 ) -> None:
-    """SIGKILL at any time, and garbage behind the last whole window, leave the same output."""
+    """SIGKILL at any time, and garbage behind the last whole chunk, leave the same output."""
     (tmp_path / "in.jsonl").write_text(lines(ROWS))
     predict(model, tmp_path / "in.jsonl", tmp_path / "whole.csv")
     output = tmp_path / "killed.csv"
@@ -118,7 +118,7 @@ def test_a_broken_row_is_passed_over_by_a_resumed_run(model: Model, tmp_path: Pa
         (lambda file: os.utime(file, (1, 1)), "content of the input"),
         (lambda file: {"input": file.rename(file.with_name("other.jsonl"))}, "another input"),
         (lambda _: {"text_column": "id"}, "another --text-column"),
-        (lambda _: {"limits": WindowLimits(rows=17)}, "another size of windows"),
+        (lambda _: {"limits": ChunkLimits(rows=17)}, "another size of chunks"),
     ],
 )
 def test_a_resume_with_something_else_is_refused(

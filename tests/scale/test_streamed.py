@@ -9,17 +9,17 @@ import pytest
 
 from spd_deploy.api.loading import Model
 from spd_deploy.domain.errors import Interrupted
-from spd_deploy.scale.answer_formats import PACKERS
+from spd_deploy.scale.answer_formats import COMPRESSORS
+from spd_deploy.scale.chunks import ChunkLimits
 from spd_deploy.scale.predict_file import Streams
-from spd_deploy.scale.windows import WindowLimits
 from tests.scale.predictions import LIMITS, ROWS, after, lines, predict
 
 
-def test_windows_change_no_answer(model: Model, tmp_path: Path) -> None:
-    """The answers of many windows are those of one, to rounding, in the order of the file."""
+def test_chunks_change_no_answer(model: Model, tmp_path: Path) -> None:
+    """The answers of many chunks are those of one, to rounding, in the order of the file."""
     (tmp_path / "in.jsonl").write_text(lines(ROWS))
     predict(model, tmp_path / "in.jsonl", tmp_path / "many.jsonl")
-    predict(model, tmp_path / "in.jsonl", tmp_path / "one.jsonl", limits=WindowLimits())
+    predict(model, tmp_path / "in.jsonl", tmp_path / "one.jsonl", limits=ChunkLimits())
 
     many, one = (
         [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
@@ -77,12 +77,12 @@ def test_an_endless_pipe_is_answered_as_it_comes(model: Model) -> None:
     assert source.given // len(LINE) <= answered + 4 * LIMITS.rows + buffers
 
 
-@pytest.mark.parametrize("packing", PACKERS)
-def test_a_compressed_input_is_streamed(model: Model, tmp_path: Path, packing: str) -> None:
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_a_compressed_input_is_streamed(model: Model, tmp_path: Path, compression: str) -> None:
     """What is packed gives the answers of what is not."""
-    name = f"in.jsonl.{packing}".rstrip(".")
+    name = f"in.jsonl.{compression}".rstrip(".")
     content = lines(ROWS).encode()
-    (tmp_path / name).write_bytes(PACKERS[packing](content))
+    (tmp_path / name).write_bytes(COMPRESSORS[compression](content))
 
     cost = predict(model, tmp_path / name, tmp_path / "x.csv")
 

@@ -10,9 +10,9 @@ import pytest
 
 from spd_deploy.api.loading import Model
 from spd_deploy.domain.errors import BadData, NotWritten, SpdError
+from spd_deploy.scale.chunks import ChunkLimits
 from spd_deploy.scale.partial_output import RunState, partial_folder
 from spd_deploy.scale.predict_file import Streams
-from spd_deploy.scale.windows import WindowLimits
 from tests.scale.predictions import ROWS, lines, predict, stop_in_the_middle
 
 
@@ -68,12 +68,12 @@ def test_what_is_unfinished_is_looked_at_behind_the_lock(
 
 
 def test_a_file_that_breaks_off_keeps_what_came_before(model: Model, tmp_path: Path) -> None:
-    """A truncated gzip file is an error that names it, behind whole windows."""
+    """A truncated gzip file is an error that names it, behind whole chunks."""
     content = "".join(lines([{"id": i, "text": f"film {i * 7919}"}]) for i in range(6_000))
     (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(content.encode())[:-20])
 
     with pytest.raises(BadData, match=r"in\.jsonl\.gz does not decompress"):
-        predict(model, tmp_path / "in.jsonl.gz", tmp_path / "x.csv", limits=WindowLimits(rows=256))
+        predict(model, tmp_path / "in.jsonl.gz", tmp_path / "x.csv", limits=ChunkLimits(rows=256))
 
     assert RunState.read_from(partial_folder(tmp_path / "x.csv") / "progress.json").written >= 256
 

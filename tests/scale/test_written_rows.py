@@ -30,7 +30,7 @@ def rows_of(values: Sequence[Mapping[str | int, Any]]) -> list[DataRow]:
 def test_a_table_is_read_back_as_it_was_written(texts: list[str]) -> None:
     """Delimiters, quotes and every kind of line end stay in their field."""
     rows = rows_of([{"text": text, "id": "1"} for text in texts])
-    columns = AnswerColumns(of_rows=("text", "id"), names={"label": "label"}, table=True)
+    columns = AnswerColumns(of_rows=("text", "id"), names={"label": "label"}, tabular=True)
     for kind, delimiter in (("csv", ","), ("tsv", "\t")):
         written = text_of(
             AnswerFormat(kind=kind), columns, rows, [{"label": "yes"}] * len(rows), first=True
@@ -46,7 +46,7 @@ def test_a_column_that_occurs_twice_is_refused() -> None:
     row = DataRow(file=Path("in.csv"), line=2, header=header, fields={"x": "2", "text": "a"})
 
     with pytest.raises(BadData, match=r"in\.csv: column 'x' occurs twice"):
-        AnswerColumns.of([row], ANSWER, table=True)
+        AnswerColumns.of([row], ANSWER, tabular=True)
 
 
 LATER = [
@@ -61,9 +61,9 @@ LATER = [
 
 @pytest.mark.parametrize(("first", "later"), LATER)
 def test_a_value_that_parquet_would_change_is_refused_by_row(first: list[Any], later: Any) -> None:
-    """A column has the type of its first window; what does not fit it whole is an error."""
+    """A column has the type of its first chunk; what does not fit it whole is an error."""
     rows = rows_of([{"k": value} for value in first])
-    columns = AnswerColumns.of(rows, ANSWER, table=True)
+    columns = AnswerColumns.of(rows, ANSWER, tabular=True)
     _, schema = arrow_of(columns, rows, [ANSWER] * len(rows), own=None, schema=None)
     more = rows_of([{"k": first[0]}, {"k": later}])
 
@@ -74,7 +74,7 @@ def test_a_value_that_parquet_would_change_is_refused_by_row(first: list[Any], l
 def test_a_value_that_parquet_keeps_is_written() -> None:
     """An object that lacks a field of its column gets none, and a whole number may be a float."""
     rows = rows_of([{"k": {"a": 1.5, "b": [1]}}])
-    columns = AnswerColumns.of(rows, ANSWER, table=True)
+    columns = AnswerColumns.of(rows, ANSWER, tabular=True)
     _, schema = arrow_of(columns, rows, [ANSWER], own=None, schema=None)
 
     content, _ = arrow_of(columns, rows_of([{"k": {"a": 2}}]), [ANSWER], own=None, schema=schema)
@@ -88,7 +88,9 @@ def test_objects_without_fields_are_refused_before_the_end(value: Any) -> None:
     rows = rows_of([{"k": value}])
 
     with pytest.raises(BadData, match="'k' holds objects without a field"):
-        arrow_of(AnswerColumns.of(rows, ANSWER, table=True), rows, [ANSWER], own=None, schema=None)
+        arrow_of(
+            AnswerColumns.of(rows, ANSWER, tabular=True), rows, [ANSWER], own=None, schema=None
+        )
 
 
 def begun(output: Path, **how: bool) -> Any:
