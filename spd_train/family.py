@@ -87,12 +87,16 @@ def train_family(
     """
     refuse_family(config, speedups, max_drop)
     members: list[Member] = []
-    for member in _members(config, speedups, train):
+    later = len(speedups) + len(layers)
+    for member in _members(replace(config, later_students=later), speedups, train):
         members.append(member)
         if loses_more(member, max_drop):
             break
     teacher = config.teacher or str(members[0].checkpoint.folder / TEACHER_FOLDER)
-    shallow = {count: train(_shallow(config, count, teacher)) for count in layers}
+    shallow = {
+        count: train(replace(_shallow(config, count, teacher), later_students=len(layers) - i))
+        for i, count in enumerate(layers, start=1)
+    }
     models = {
         DENSE: Path(teacher),
         **{speedup_name(m.speedup): m.checkpoint.folder for m in members},
@@ -128,7 +132,7 @@ def _members(config: TrainConfig, speedups: Sequence[float], train: Train) -> It
     """Train the members in turn."""
     model, teacher, start = config.model, config.teacher, config.start
     alone = len(speedups) == 1
-    for speedup in speedups:
+    for i, speedup in enumerate(speedups, start=1):
         folder = config.output if alone else member_folder(config.output, speedup)
         checkpoint = train(
             replace(
@@ -139,6 +143,7 @@ def _members(config: TrainConfig, speedups: Sequence[float], train: Train) -> It
                 output=folder,
                 start=start,
                 resume=config.resume if alone else folder.exists(),
+                later_students=config.later_students - i,
             )
         )
         drop = validation_drop(folder, config.task.metrics)

@@ -50,6 +50,7 @@ from spd_train.train_config import TrainConfig
 from spd_train.training.base import Training
 from spd_train.training.distil import Distillation
 from spd_train.training.distributed import Distributed
+from spd_train.training.expected_time import STUDENT_STEP, LaterTrainings, TrainingWork
 from spd_train.training.finetune import FineTuning
 from spd_train.training.loop import run_loop
 from spd_train.training.metrics_log import METRICS_FILE, MetricsLog
@@ -129,7 +130,8 @@ def _train_dense(
         masks=masks,
         label_loss=config.label_loss,
     )
-    best_step = run_loop(training, prepared.rows, prepared.loop, progress)
+    loop = replace(prepared.loop, later=_after_teacher(config, prepared))
+    best_step = run_loop(training, prepared.rows, loop, progress)
     answer = training.constant_answer(_sample(prepared))
     _warn_of_collapse(answer, "dense model", "a higher --teacher-learning-rate", progress)
     if distributed.is_main:
@@ -199,7 +201,8 @@ def _train_student(
     if config.teacher is not None:
         answer = training.constant_answer(_sample(prepared), training.teacher_logits)
         _warn_of_collapse(answer, "teacher", "another --teacher", progress)
-    best_step = run_loop(training, prepared.student_rows, prepared.loop, progress)
+    loop = replace(prepared.loop, later=_after_student(config, training))
+    best_step = run_loop(training, prepared.student_rows, loop, progress)
     pruner.verify()
     training.compute_in_int8(False)  # scores of a checkpoint are those of its fp32 weights
     answer = training.constant_answer(_sample(prepared))
@@ -226,6 +229,30 @@ def _train_student(
         )
     distributed.barrier()
     return open_checkpoint(folder)
+
+
+def _after_teacher(config: TrainConfig, prepared: PreparedRun) -> LaterTrainings:
+    """What the command trains after the dense model."""
+    recipe = config.recipe
+    if recipe.pattern is None:
+        return LaterTrainings(runs=config.later_runs)
+    stages = stages_of(recipe.student, prepared.student_steps_per_epoch, recipe.max_steps)
+    updates = min(recipe.student.pruning.updates, stages.prune)
+    return LaterTrainings(
+        students=1 + config.later_students,
+        each=TrainingWork(steps=stages.total, updates=updates),
+        relative_step=STUDENT_STEP,
+        runs=config.later_runs,
+    )
+
+
+def _after_student(config: TrainConfig, training: Distillation) -> LaterTrainings:
+    """What the command trains after a student; with other seeds, where no teacher is trained."""
+    return LaterTrainings(
+        students=config.later_students,
+        each=TrainingWork(steps=training.total_steps, updates=training.updates),
+        runs=0 if config.teacher is None else config.later_runs,
+    )
 
 
 def _sample(prepared: PreparedRun) -> Sequence[LabelledTokens]:

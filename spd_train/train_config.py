@@ -48,6 +48,9 @@ class TrainConfig:
             Their weights are among the settings.
         track: experiment trackers that get the records of the log.
         on_record: gets them, with the folder of their training; a run sets it by ``track``.
+        later_students: students that the command trains after this run, for the estimate of its
+            time.
+        later_runs: runs with other seeds that it trains after this run, likewise.
         command: the options that started the run, kept in ``run.json`` for ``--resume``. They do
             not affect the result.
     """
@@ -70,6 +73,8 @@ class TrainConfig:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     track: tuple[str, ...] = ()
     on_record: OnRecord = track_nothing
+    later_students: int = 0
+    later_runs: int = 0
     command: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:

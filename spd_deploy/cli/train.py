@@ -299,13 +299,17 @@ def _train_seeds(config: "TrainConfig", count: int, progress: Progress) -> "Seed
     from spd_train.run import run
     from spd_train.seeds import run_seeds
 
+    first = config.recipe.seed
+
     def train_one(seed: int, folder: Path, resume: bool) -> Checkpoint:
+        later = first + count - 1 - seed
         recipe = with_field(config.recipe, "seed", seed)
-        return run(replace(config, recipe=recipe, output=folder, resume=resume), progress)
+        one = replace(config, recipe=recipe, output=folder, resume=resume, later_runs=later)
+        return run(one, progress)
 
     return run_seeds(
         train_one,
-        first=config.recipe.seed,
+        first=first,
         count=count,
         output=config.output,
         resume=config.resume,

@@ -7,7 +7,7 @@ the same bits as a run that was not.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from spd_train.data.batching import LabelledTokens, batch_of, batches_per_epoch
 from spd_train.grafting import step_seed
 from spd_train.training.base import Record, Training
 from spd_train.training.best_checkpoint import BestCheckpoint
+from spd_train.training.expected_time import ExpectedTime, LaterTrainings, TrainingWork
 from spd_train.training.metrics_log import OnLogged, log_alone
 from spd_train.training.recorder import Recorder
 from spd_train.training.state import STATE_FILE, load_state
@@ -41,6 +42,7 @@ class LoopConfig:
         save_every_s: seconds between two saved states; a kill loses at most that much work.
         should_stop: called after every step; True saves the state and ends the loop.
         on_record: called with each record of the log.
+        later: what the command trains afterwards, for the estimate of its time.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class LoopConfig:
     save_every_s: float = 60.0
     should_stop: Callable[[], bool] = lambda: False
     on_record: OnLogged = log_alone
+    later: LaterTrainings = field(default_factory=LaterTrainings)
 
 
 def run_loop(
@@ -80,6 +83,7 @@ def run_loop(
         training.name, training.total_steps, slow_steps=training.slow_steps
     ) as advance:
         advance(first)
+        expected = _expected_time(training, loop, first)
         for step, batch in batches:
             if work := training.slow_work(step):
                 shown.note(f"{work} at step {step + 1}: takes longer than other steps")
@@ -88,6 +92,8 @@ def run_loop(
             if recorder is not None:
                 recorder.after_step(step, record, stop=stop)
             advance(note=f"loss {record['loss']:.3f}")
+            if line := expected.after_step(updated=work is not None):
+                shown.note(line)
             if stop:
                 distributed.barrier()
                 raise Interrupted(
@@ -97,6 +103,13 @@ def run_loop(
     distributed.barrier()
     best = BestCheckpoint(loop.folder, fingerprint=loop.fingerprint, begun=True)
     return best.load(training.parameters) or training.total_steps
+
+
+def _expected_time(training: Training, loop: LoopConfig, first: int) -> ExpectedTime:
+    """The estimate of the run's time, from step ``first`` on."""
+    updates = sum(step >= first for step in training.slow_steps)
+    left = TrainingWork(steps=training.total_steps - first, updates=updates)
+    return ExpectedTime(name=training.name, left=left, later=loop.later)
 
 
 def take_step(

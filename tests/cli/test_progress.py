@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_deploy.cli.long_run import remaining_time
-from spd_deploy.cli.long_run.remaining_time import BusyWatch, RemainingTime, spelled_duration
+from spd_deploy.cli.long_run.remaining_time import BusyWatch, RemainingTime
 from spd_deploy.cli.output import console
 from spd_deploy.cli.output.console import TerminalProgress
+from spd_deploy.domain.spelling import spelled_duration
 from spd_deploy.timing.machine_load import CpuTimes
 
 
@@ -118,7 +119,7 @@ def test_a_stage_says_what_is_left(
 
 
 @pytest.mark.parametrize(
-    ("machine_s", "own_s", "complaint"),
+    ("machine_s", "own_s", "warnings"),
     [
         (12.0, 12.0, []),  # alone
         (6.0, 0.0, []),  # others work, but this process leaves cores free
@@ -126,7 +127,7 @@ def test_a_stage_says_what_is_left(
     ],
 )
 def test_a_busy_machine_is_complained_of(
-    machine_s: float, own_s: float, complaint: list[str], monkeypatch: pytest.MonkeyPatch
+    machine_s: float, own_s: float, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only where others and this process together want more cores than there are."""
     times = iter(
@@ -139,4 +140,4 @@ def test_a_busy_machine_is_complained_of(
     monkeypatch.setattr(remaining_time, "usable_cores", lambda: 2.0)
     monkeypatch.setattr("time.perf_counter", lambda: 0.0)
 
-    assert BusyWatch().complaint() == complaint
+    assert BusyWatch().warnings() == warnings

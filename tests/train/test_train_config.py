@@ -6,7 +6,7 @@ from pathlib import Path
 from spd_train.train_config import TrainConfig
 from tests.train.runs import QUICK, student_config
 
-# Where a run is written, how it is stopped, and what only checks the result.
+# Where a run is written, how it is stopped, what only checks the result or tells of the time.
 WITHOUT_INFLUENCE = {
     "output",
     "resume",
@@ -16,6 +16,8 @@ WITHOUT_INFLUENCE = {
     "origins",
     "track",
     "on_record",
+    "later_students",
+    "later_runs",
 }
 
 

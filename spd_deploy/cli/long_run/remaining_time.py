@@ -17,14 +17,14 @@ _MIN_INTERVAL_S = 0.5
 class RemainingTime:
     """Estimates the remaining time of a stage of ``total`` steps.
 
-    The first count is the start of the stage; a resumed training starts with the steps that were
-    done before. The rate is that of the second half of the elapsed time, since the speed of steps
-    may change. Slow steps do other work beside, as those of a training that update the masks; their
-    time is kept apart. The first of them is no estimate of the others, since it prepares them.
+    The first call of ``count`` starts the clock. A resumed training then passes the steps that an
+    earlier process has done. Quick steps are estimated by those of the second half of the elapsed
+    time, since their speed may change. Slow steps, such as those that update masks in a training,
+    are estimated by the earlier slow ones without the first, which also prepares the others.
 
     Attributes:
         total: number of steps.
-        slow_steps: the steps (from 0) that take longer than the others.
+        slow_steps: the numbers, from 0, of the steps that take longer than the others.
         clock: the time in seconds.
     """
 
@@ -70,31 +70,23 @@ class RemainingTime:
         return sum(later) / len(later) if later else 0.0
 
 
-def spelled_duration(seconds: float) -> str:
-    """A duration for people, such as ``40 s``, ``3 min`` or ``2 h 10 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
 class BusyWatch:
     """Checks every few seconds whether other processes use cores that this one could use."""
 
     def __init__(self) -> None:
         self._before = cpu_times()
-        self._complaint: list[str] = []
+        self._warnings: list[str] = []
 
-    def complaint(self) -> list[str]:
-        """A warning about the last few seconds in a list, or an empty list on a quiet machine."""
+    def warnings(self) -> list[str]:
+        """A warning if other processes took cores in the last seconds; empty on a quiet machine."""
         if time.perf_counter() - self._before.clock_s < _OBSERVED_S:
-            return self._complaint
+            return self._warnings
         now = cpu_times()
         others = others_cores(self._before, now)
         own = (now.own_s - self._before.own_s) / (now.clock_s - self._before.clock_s)
         self._before, cores = now, usable_cores()
         crowded = others > _BUSY_CORES and own + others > cores - _BUSY_CORES
-        self._complaint = (
+        self._warnings = (
             [f"other processes keep {others:.1f} of {cores:g} cores busy"] if crowded else []
         )
-        return self._complaint
+        return self._warnings

@@ -22,11 +22,12 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from spd_deploy.cli.long_run.remaining_time import BusyWatch, RemainingTime, spelled_duration
+from spd_deploy.cli.long_run.remaining_time import BusyWatch, RemainingTime
 from spd_deploy.domain.errors import Interrupted, OptionConflict, SpdError
 from spd_deploy.domain.extras import lacking_extra
 from spd_deploy.domain.files import FULL, not_written
 from spd_deploy.domain.progress import Advance
+from spd_deploy.domain.spelling import spelled_duration
 
 _LOG_EVERY_S = 10.0
 
@@ -183,7 +184,7 @@ class _Stage:
         left_s = self._remaining.left_s(self.done) if self.done < self.total else None
         return [
             *([] if left_s is None else [f"about {spelled_duration(left_s)} left"]),
-            *([] if self._watch is None else self._watch.complaint()),
+            *([] if self._watch is None else self._watch.warnings()),
         ]
 
 
