@@ -94,10 +94,10 @@ def timed(runs: Mapping[str, DeviceRun], clock: DeviceClock, timing: Timing) -> 
             for _ in range(_WARM_UPS):
                 run.enqueue()
             for _ in range(timing.runs):
-                samples.hot.append(stream_seconds(clock, run.stream, run.enqueue))
+                samples.hot.append(stream_seconds(clock, run.stream_handle, run.enqueue))
             for _ in range(max(1, timing.runs // 4)):
-                clock.flush(run.stream)
-                samples.cold.append(stream_seconds(clock, run.stream, run.enqueue))
+                clock.flush(run.stream_handle)
+                samples.cold.append(stream_seconds(clock, run.stream_handle, run.enqueue))
         draw.shuffle(order)
     return found
 
@@ -142,9 +142,9 @@ class Preparing:
         """The arm's run, captured, and how far its logits are from eager PyTorch's."""
         model, expected_BC = self._model(arm.network)
         run = prepared(arm, model, self.encoder, self.batch)
-        run.load()
+        run.copy_to_device()
         run.enqueue()
-        run.unload()
+        run.copy_to_host()
         return run, float(np.abs(run.logits() - expected_BC).max())
 
     def _model(self, network: SparseNetwork) -> tuple[Any, np.ndarray]:

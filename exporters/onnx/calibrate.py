@@ -96,12 +96,12 @@ def _add_samples(graph: Any, names: Sequence[Name], *, places: Array, feature_ma
     for name in names:
         rows = f"{name}/observed/rows"
         inner = {
-            key: f"{name}/observed/{key}" for key in ("turned", "count", "size", "at", "index")
+            key: f"{name}/observed/{key}" for key in ("transposed", "count", "size", "at", "index")
         }
-        turned = [("Transpose", [name], inner["turned"], {"perm": [0, 2, 1]})]
+        transposed = [("Transpose", [name], inner["transposed"], {"perm": [0, 2, 1]})]
         nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
-            *(turned if feature_major else []),
-            ("Flatten", [inner["turned"] if feature_major else name], rows,
+            *(transposed if feature_major else []),
+            ("Flatten", [inner["transposed"] if feature_major else name], rows,
              {"axis": 2 if feature_major else 1}),
             ("Shape", [rows], inner["count"], {"start": 0, "end": 1}),
             ("Cast", [inner["count"]], inner["size"], {"to": TensorProto.FLOAT}),

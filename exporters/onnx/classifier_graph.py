@@ -157,9 +157,9 @@ class ClassifierGraph:
         k, v = self._linear(x, matrices["key"]), self._linear(x, matrices["value"])
         own = encoder.attention[output.layer] if encoder.attention else None
 
-        def turn(heads4: Name, features_first: bool) -> Name:
+        def rotate(heads4: Name, features_first: bool) -> Name:
             assert own is not None  # noqa: S101 - is not called where positions are embedded
-            return rotary.turned(heads4, own, features_first=features_first)
+            return rotary.rotated(heads4, own, features_first=features_first)
 
         with self.g.scope("product"):
             window = None if own is None else own.window
@@ -169,11 +169,11 @@ class ClassifierGraph:
                 k,
                 v,
                 heads=len(heads),
-                size=encoder.head_size,
+                head_size=encoder.head_size,
                 attention_biases=bias.of(heads, first=axes.first, window=window),
                 axes=axes,
                 scale=encoder.score_scale,
-                turn=None if own is None else turn,
+                rotate=None if own is None else rotate,
                 position_scores=layer_scores(
                     self.g, self.arithmetic, self.weights, axes, layer=output.layer, heads=heads
                 ),
@@ -203,7 +203,7 @@ class ClassifierGraph:
         mask_BS = g.op("Cast", axes.mask, to=FLOAT)
         count_B1 = g.op("ReduceSum", mask_BS, g.ints(1), keepdims=1)
         share_BS = g.op("Div", mask_BS, g.op("Max", count_B1, g.scalar(1.0)))
-        return self.layout.mean_tokens(x, share_BS, axes, encoder.hidden)
+        return self.layout.mean_pooled(x, share_BS, axes, encoder.hidden)
 
     def _linear(self, x: Name, matrix: Matrix, residual: Name | None = None) -> Name:
         """The product with a matrix in its lowering, with bias."""

@@ -108,9 +108,9 @@ class Chunks:
     def _rolled(self, x5: Name, by: int) -> Name:
         """Parts of chunks, moved to the next chunk (1) or the one before (-1), around the end."""
         g, axis = self.g, self.g.ints(2)
-        turn = g.ints(by)
-        front = g.op("Slice", x5, turn, g.ints(_LAST), axis)
-        return g.op("Concat", front, g.op("Slice", x5, g.ints(0), turn, axis), axis=2)
+        at = g.ints(by)
+        front = g.op("Slice", x5, at, g.ints(_LAST), axis)
+        return g.op("Concat", front, g.op("Slice", x5, g.ints(0), at, axis), axis=2)
 
     def _places(self) -> Name:
         """Where the keys of a chunk are, from its beginning, ``[C + 2 beside]`` in fp32."""

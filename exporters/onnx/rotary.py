@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys turned by angles that grow with the position.
+"""Rotary positions: queries and keys rotated by angles that grow with the position.
 
 Cosines and sines are made by operators from the length of the batch, once a run for all layers with
 the same angles. A table for all positions would take 4 MB of ModernBERT's file.
@@ -13,7 +13,7 @@ from spd_deploy.domain.models.layer_attention import LayerAttention
 
 
 class Rotary:
-    """Turns heads by their positions.
+    """Rotates heads by their positions.
 
     Args:
         head_size: D, the width of a head.
@@ -23,8 +23,8 @@ class Rotary:
         self.g, self.arithmetic, self.size, self.axes = graph, arithmetic, head_size, axes
         self._made: dict[tuple[float, bool], tuple[Name, Name]] = {}
 
-    def turned(self, x: Name, attention: LayerAttention, *, features_first: bool) -> Name:
-        """Heads ``[B, A, S, D]``, or ``[B, A, D, S]`` with ``features_first``, turned."""
+    def rotated(self, x: Name, attention: LayerAttention, *, features_first: bool) -> Name:
+        """Heads ``[B, A, S, D]``, or ``[B, A, D, S]`` with ``features_first``, rotated."""
         g, half = self.g, self.size // 2
         cos, sin = self._angles(attention, features_first=features_first)
         axis = 2 if features_first else 3

@@ -33,14 +33,14 @@ from spd_deploy.sessions.open import prove
 from spd_deploy.sessions.tensorrt.build_plan import PLAN_FILE, BuildPlan, Options, read_plan
 from spd_deploy.sessions.tensorrt.compatibility import engine_host, load_tensorrt
 from spd_deploy.sessions.tensorrt.engine_record import (
-    ARMS,
     ENGINE_FILE,
     INSPECTOR_FILE,
     RECORD_FILE,
-    Arm,
+    VARIANTS,
     Build,
     EngineHost,
     EngineRecord,
+    Variant,
     Verdict,
     fastest_build,
     write_record,
@@ -54,7 +54,7 @@ class BuildRequest:
     """How to build an engine.
 
     Attributes:
-        builds: the number of engines to build of each arm, sparse and dense.
+        builds: the number of engines to build of each variant, sparse and dense.
         compare: whether dense engines are built as well where sparse kernels may be chosen.
         options: options for TensorRT; None takes those of the plan.
     """
@@ -104,8 +104,8 @@ def refuse_other_format(artefact: Artefact) -> None:
         )
 
 
-def arms_of(plan: BuildPlan, request: BuildRequest) -> tuple[Arm, ...]:
-    """The arms to build: dense alone where no matrix can run on a sparse kernel."""
+def variants_of(plan: BuildPlan, request: BuildRequest) -> tuple[Variant, ...]:
+    """The variants to build: dense alone where no matrix can run on a sparse kernel."""
     if not plan.sparse_weights:
         return ("dense",)
     return ("sparse", "dense") if request.compare else ("sparse",)
@@ -115,7 +115,7 @@ def arms_of(plan: BuildPlan, request: BuildRequest) -> tuple[Arm, ...]:
 class _BuiltEngine:
     """An engine that was built, with its layers in each bucket and the inspector's documents."""
 
-    arm: Arm
+    variant: Variant
     compiled: Compiled
     profiles: tuple[BucketProfile, ...]
     documents: Sequence[Any]
@@ -153,23 +153,23 @@ class _BuildJob:
         finally:
             executor.close()
 
-    def compiled(self, arm: Arm, timings: bytes, advance: Advance) -> Compiled:
+    def compiled(self, variant: Variant, timings: bytes, advance: Advance) -> Compiled:
         """Build one engine, starting from known ``timings``."""
         model = self.artefact.folder / PORTABLE_FILE
         return compile_engine(
-            self.trt, model, self.plan, self.options, arm, timings=timings, advance=advance
+            self.trt, model, self.plan, self.options, variant, timings=timings, advance=advance
         )
 
 
 def _build_and_judge(job: _BuildJob, progress: Progress) -> EngineRecord:
     """Build all engines, profile and time them, then verify the fastest and write it."""
-    arms = arms_of(job.plan, job.request)
-    with progress.stage("build", len(arms) * job.request.builds * (1 + ROUNDS) + 1) as advance:
-        engines = list(_build_all(job, arms, advance))
+    variants = variants_of(job.plan, job.request)
+    with progress.stage("build", len(variants) * job.request.builds * (1 + ROUNDS) + 1) as advance:
+        engines = list(_build_all(job, variants, advance))
         samples = time_engines([one.compiled.engine for one in engines], job.opened, advance)
         builds = tuple(
             Build(
-                arm=one.arm,
+                variant=one.variant,
                 build_s=one.compiled.build_s,
                 samples_s=times,
                 sparse_layers=_sparse_layers(one.profiles),
@@ -178,15 +178,16 @@ def _build_and_judge(job: _BuildJob, progress: Progress) -> EngineRecord:
         )
         record = _verify_and_write(job, engines, builds)
         advance(note="verified")
-    _save_timings(job, engines[len(arms) - 1].compiled.timings, progress)
+    _save_timings(job, engines[len(variants) - 1].compiled.timings, progress)
     return record
 
 
 def _save_timings(job: _BuildJob, timings: bytes, progress: Progress) -> None:
-    """Save kernel timings for the next build; a failure is only noted, since the engine is done.
+    """Save kernel timings, so that the next build need not measure them again.
 
-    ``timings`` are those of the first round of builds. Later rounds start from empty timings, so
-    theirs lack what builds of other models have added.
+    The engine is done, so a failure is noted and ends nothing. ``timings`` are those after the
+    first round of builds, which began with the saved ones. Later rounds begin with none: saving
+    theirs would lose the timings of other models.
     """
     try:
         write_cache(cache_file(job.host), timings)
@@ -197,20 +198,24 @@ def _save_timings(job: _BuildJob, timings: bytes, progress: Progress) -> None:
         )
 
 
-def _build_all(job: _BuildJob, arms: Sequence[Arm], advance: Advance) -> Iterator[_BuiltEngine]:
-    """Build every engine, in rounds of one engine an arm.
+def _build_all(
+    job: _BuildJob, variants: Sequence[Variant], advance: Advance
+) -> Iterator[_BuiltEngine]:
+    """Build every engine, in rounds of one engine a variant.
 
     The first round starts from saved timings. The others start from empty ones: a build from known
-    timings would choose the same kernels again. The arms of a round share their timings.
+    timings would choose the same kernels again. The variants of a round share their timings.
     """
     for build_round in range(job.request.builds):
         timings = _saved_timings(job) if build_round == 0 else b""
-        for arm in arms:
-            compiled = job.compiled(arm, timings, advance)
+        for variant in variants:
+            compiled = job.compiled(variant, timings, advance)
             timings = compiled.timings
             profiles, documents = profile_engine(compiled.engine, job.opened, job.trt)
-            yield _BuiltEngine(arm=arm, compiled=compiled, profiles=profiles, documents=documents)
-            advance(note=f"{arm} engine {build_round + 1} of {job.request.builds}")
+            yield _BuiltEngine(
+                variant=variant, compiled=compiled, profiles=profiles, documents=documents
+            )
+            advance(note=f"{variant} engine {build_round + 1} of {job.request.builds}")
 
 
 def _saved_timings(job: _BuildJob) -> bytes:
@@ -229,13 +234,16 @@ def _sparse_layers(profiles: Sequence[BucketProfile]) -> tuple[str, ...]:
 def _verify_and_write(
     job: _BuildJob, engines: Sequence[_BuiltEngine], builds: tuple[Build, ...]
 ) -> EngineRecord:
-    """Verify the fastest engine, write it with its record, and report the best sparse one in it."""
+    """Verify the fastest engine, and write it with its record.
+
+    The record's verdicts are about the fastest sparse engine, also where a dense one is faster.
+    """
     chosen = fastest_build(builds)
     assert chosen is not None  # noqa: S101 - something was built
     compiled, files = engines[chosen].compiled, job.artefact.manifest.files
     proof = prove_precision(job.plan.matrices, engines[chosen].profiles)
-    best = {arm: i for arm in ARMS if (i := fastest_build(builds, arm)) is not None}
-    inspected = {str(arm): engines[i].documents for arm, i in best.items()}
+    best = {variant: i for variant in VARIANTS if (i := fastest_build(builds, variant)) is not None}
+    inspected = {str(variant): engines[i].documents for variant, i in best.items()}
     verdicts: tuple[Verdict, ...] = ()
     if "sparse" in best:
         dense = engines[best["dense"]].profiles if "dense" in best else None

@@ -13,7 +13,7 @@ from spd_deploy.domain.progress import Advance
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.text import INPUTS
 from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options
-from spd_deploy.sessions.tensorrt.engine_record import Arm
+from spd_deploy.sessions.tensorrt.engine_record import Variant
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import (
     apply_options,
@@ -48,7 +48,7 @@ def compile_engine(
     model: Path,
     plan: BuildPlan,
     options: Options,
-    arm: Arm,
+    variant: Variant,
     *,
     timings: bytes,
     advance: Advance,
@@ -64,7 +64,7 @@ def compile_engine(
     builder = _builder_of(tensorrt, messages)
     network = builder.create_network(network_flags(tensorrt))
     _parse(tensorrt, network, messages, model)
-    flags = flags_for(tensorrt, plan, options, arm)
+    flags = flags_for(tensorrt, plan, options, variant)
     config = configured(tensorrt, builder, plan, options, flags)
     cache = _cache_of(config, timings, messages)
     start = time.perf_counter()

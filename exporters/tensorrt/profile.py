@@ -67,10 +67,10 @@ def layers_of_profile(layers: tuple[Layer, ...], number: int, profiles: int) -> 
     mark of their profile, so the position decides, unless a mark contradicts it; then marks do.
     """
     each, rest = divmod(len(layers), profiles)
-    turns = [layers[i * each : (i + 1) * each] for i in range(profiles)]
-    agree = all(layer.profile in (0, i) for i, turn in enumerate(turns) for layer in turn)
+    parts = [layers[i * each : (i + 1) * each] for i in range(profiles)]
+    agree = all(layer.profile in (0, i) for i, part in enumerate(parts) for layer in part)
     if not rest and agree:
-        return turns[number]
+        return parts[number]
     marked = [i for i, layer in enumerate(layers) if layer.profile > 0]
     if number == 0:  # what has no mark after the first that has one may be of any profile
         return layers[: marked[0]] if marked else ()
@@ -103,7 +103,7 @@ def _profiled(executor: Executor, lane: ProfileContext, tensorrt: ModuleType) ->
     profiler = _profiler_of(tensorrt, times)
     lane.context.profiler = profiler
     for _ in range(_PROFILED):
-        if not lane.context.execute_async_v3(executor.device.stream):
+        if not lane.context.execute_async_v3(executor.device.stream_handle):
             raise EngineFailed(
                 "TensorRT failed to time layers",
                 got=executor.messages.why(),

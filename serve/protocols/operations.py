@@ -32,7 +32,7 @@ class MetricsPage(Response):
 
 
 class Operations(HttpProtocol):
-    """Everything but the model's work."""
+    """The endpoints that answer without running a model."""
 
     name: ClassVar = "operations"
 
@@ -43,7 +43,7 @@ class Operations(HttpProtocol):
             _probe("/readyz", self.readyz),
             _probe("/health", self.readyz),
             _probe("/ping", self.readyz),
-            _described("/info", self.info, Info),
+            _get("/info", self.info, Info),
             Endpoint(
                 method="GET",
                 path="/info/{name}",
@@ -75,9 +75,9 @@ class Operations(HttpProtocol):
         return JSONResponse({"status": "ready"})
 
     async def info(self, request: Request) -> Response:
-        """Describe a model, its sparsity, its runtime and the server's limits.
+        """Describe a model: its sparsity, its runtime and the server's limits.
 
-        Without a name it is the first model.
+        A path without a name describes the first model.
         """
         name = request.path_params.get("name")
         served = self._server.state.classifier(name).served
@@ -96,7 +96,7 @@ class Operations(HttpProtocol):
         return docs_page(request.app.openapi(), base=base_of(request))
 
     async def openapi(self, request: Request) -> Response:
-        """The OpenAPI description; behind a proxy with the prefix of its paths."""
+        """The OpenAPI description; behind a proxy it names the prefix of the paths there."""
         described = request.app.openapi()
         prefix = request.scope.get("root_path", "").rstrip("/")
         return JSONResponse({**described, "servers": [{"url": prefix}]} if prefix else described)
@@ -107,7 +107,10 @@ class Operations(HttpProtocol):
 
 
 def base_of(request: Request) -> str:
-    """The address of the server as the client sees it; its own where the client names another."""
+    """The address of the server as the client sees it.
+
+    Where the client names a host that is not this server's, it is the server's own address.
+    """
     hosts: AllowedHosts = request.scope["state"][HOSTS]
     if request.scope["state"][TRUSTED] or hosts.knows(request.headers.get("host", "")):
         return str(request.base_url).rstrip("/")
@@ -117,12 +120,15 @@ def base_of(request: Request) -> str:
 
 
 def _probe(path: str, handler: Handler) -> Endpoint:
-    return replace(_described(path, handler, Status), audience=Audience.PROBES)
+    """A probe, which needs no key."""
+    return replace(_get(path, handler, Status), audience=Audience.PROBES)
 
 
-def _described(path: str, handler: Handler, reply: type[BaseModel]) -> Endpoint:
+def _get(path: str, handler: Handler, reply: type[BaseModel]) -> Endpoint:
+    """A path of GET, whose description lists the 503 of a server that is not ready."""
     return Endpoint(method="GET", path=path, handler=handler, reply=reply, refusals=WHILE_STARTING)
 
 
 def _page(path: str, handler: Handler) -> Endpoint:
+    """A page that the description leaves out, since it shows the description."""
     return Endpoint(method="GET", path=path, handler=handler, described=False)

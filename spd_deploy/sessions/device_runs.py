@@ -7,16 +7,17 @@ report says that the GPU time is unknown.
 
 The session implements ``prepare``, which returns an object with five members (:class:`DeviceRun`):
 
-    stream      the ``cudaStream_t`` of all its work, as an integer: PyTorch's
-                ``Stream.cuda_stream``, the argument of TensorRT's ``execute_async_v3``, ONNX
-                Runtime's ``user_compute_stream``. It is never 0, the default stream.
-    load        enqueues the copy of the batch from pinned host memory to the device
-    enqueue     enqueues one run, from ids on the device to logits on the device
-    unload      enqueues the copy of the logits from the device to pinned host memory
-    logits      waits for the stream, and returns what ``unload`` copied
+    stream_handle     the ``cudaStream_t`` of all its work, as an integer: PyTorch's
+                      ``Stream.cuda_stream``, the argument of TensorRT's ``execute_async_v3``, ONNX
+                      Runtime's ``user_compute_stream``. It is never 0, the default stream.
+    copy_to_device    enqueues the copy of the batch from pinned host memory to the device
+    enqueue           enqueues one run, from ids on the device to logits on the device
+    copy_to_host      enqueues the copy of the logits from the device to pinned host memory
+    logits            waits for the stream, and returns what ``copy_to_host`` copied
 
-``load``, ``enqueue`` and ``unload`` neither wait for the GPU nor allocate nor move a buffer. After
-one ``load`` they may be called in any number and order, and events on ``stream`` time them.
+``copy_to_device``, ``enqueue`` and ``copy_to_host`` neither wait for the GPU nor allocate nor move
+a buffer. After one ``copy_to_device`` they may be called in any number and order, and events on the
+stream time them.
 """
 
 from typing import Protocol, runtime_checkable
@@ -31,11 +32,11 @@ class DeviceRun(Protocol):
     """One batch in device memory with space for its logits; see the module."""
 
     @property
-    def stream(self) -> int:
+    def stream_handle(self) -> int:
         """The ``cudaStream_t`` of all work of this object."""
         ...
 
-    def load(self) -> None:
+    def copy_to_device(self) -> None:
         """Enqueue the copy of the ids to the device."""
         ...
 
@@ -43,12 +44,12 @@ class DeviceRun(Protocol):
         """Enqueue one run; the logits stay on the device."""
         ...
 
-    def unload(self) -> None:
+    def copy_to_host(self) -> None:
         """Enqueue the copy of the logits to the host."""
         ...
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
+        """Logits ``[B, C]`` of the last ``copy_to_host``, copied; waits for the stream."""
         ...
 
 

@@ -53,10 +53,10 @@ class OnnxDevice:
             options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         run = _OnnxRun(self._session, options, self._stream, batch, classes)
-        run.load()
+        run.copy_to_device()
         for _ in range(_WARMUPS):
             run.enqueue()
-        run.unload()
+        run.copy_to_host()
         run.logits()
         return run
 
@@ -111,6 +111,6 @@ class _OnnxRun(Buffers):
         binding = self._session.io_binding()
         for name, there in zip(INPUTS, self.device_3BS, strict=True):
             binding.bind_input(name, "cuda", 0, np.int64, list(there.shape), there.data_ptr())
-        out = self.out_BC
+        out = self.device_logits_BC
         binding.bind_output("logits", "cuda", 0, np.float32, list(out.shape), out.data_ptr())
         return binding

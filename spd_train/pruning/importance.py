@@ -6,9 +6,9 @@
     activation     w^2 E[x_k^2]            Sun et al. 2023 (Wanda), squared: sums are energies
     second-order   w^2 / [H^-1]_kk         H = E[x x^T]: Hassibi and Stork 1993, and OBC, oBERT
 
-Sums over a block or slice are the score of the block, as ``domain.patterns`` takes them; for the
-last one that neglects how inputs of one block stand in for each other. Gradient scores need steps:
-until some were seen, magnitude stands in for them.
+The score of a block or slice is the sum over its weights (``domain.patterns``). Of ``second-order``
+that is an approximation: inputs of one block could partly replace each other, which a sum neglects.
+``movement`` and ``taylor`` need gradients: before the first steps, ``magnitude`` is used instead.
 """
 
 from collections.abc import Mapping

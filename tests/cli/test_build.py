@@ -64,5 +64,5 @@ def test_with_a_gpu_the_engine_is_built_at_once(
     assert answered.exit_code == 0
     assert on_cpu.exit_code == 1 and "TensorRT runs on GPUs only" in on_cpu.stderr
     assert "--no-build was given" in left.stderr
-    assert [one["arm"] for one in json.loads(built.stdout)["builds"]] == ["sparse"]
+    assert [one["variant"] for one in json.loads(built.stdout)["builds"]] == ["sparse"]
     assert json.loads(run_in(tmp_path, "inspect b --json").stdout)["engine"]["chosen"] == 0

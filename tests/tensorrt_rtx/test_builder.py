@@ -18,7 +18,7 @@ from spd_deploy.domain.patterns import parse_pattern
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.onnxruntime import PORTABLE_FILE
 from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options, read_plan
-from spd_deploy.sessions.tensorrt.engine_record import Arm
+from spd_deploy.sessions.tensorrt.engine_record import Variant
 from spd_deploy.sessions.tensorrt.messages import Messages
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt, network_flags
 from tests.exporters.test_precisions import calibration_set
@@ -44,7 +44,7 @@ def build(
     *,
     plan: BuildPlan | None = None,
     options: Options | None = None,
-    arm: Arm = "sparse",
+    variant: Variant = "sparse",
     timings: bytes = b"",
     notes: list[str] | None = None,
 ) -> Compiled:
@@ -60,7 +60,7 @@ def build(
         artefact.folder / PORTABLE_FILE,
         plan,
         options or plan.options,
-        arm,
+        variant,
         timings=timings,
         advance=advance,
     )
@@ -83,7 +83,7 @@ def test_every_graph_becomes_an_engine(spelled: str, precision: Precision, tmp_p
     assert made.engine and made.timings
     eligible = spelled == "2:4" and precision is not Precision.FP32
     assert made.flags == (("SPARSE_WEIGHTS",) if eligible else ())
-    assert build(artefact, arm="dense").flags == ()
+    assert build(artefact, variant="dense").flags == ()
 
 
 @pytest.mark.parametrize("spelled", ["block:16x1", "structured"])

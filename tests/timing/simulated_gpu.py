@@ -89,9 +89,9 @@ class SimulatedRun:
     times: Times
     batch: Batch
     graph: bool
-    stream: int = STREAM
+    stream_handle: int = STREAM
 
-    def load(self) -> None:
+    def copy_to_device(self) -> None:
         self.gpu.work(1_000, 8 * self.batch.ids_BS.size)
 
     def enqueue(self) -> None:
@@ -99,7 +99,7 @@ class SimulatedRun:
         self.gpu.work(host_ns, self.times.device_ns + self.gpu.cold * self.times.cold_ns)
         self.gpu.cold = False
 
-    def unload(self) -> None:
+    def copy_to_host(self) -> None:
         self.gpu.work(1_000, 2_000)
 
     def logits(self) -> NDArray[np.float32]:

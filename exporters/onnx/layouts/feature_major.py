@@ -15,7 +15,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name, Target
-from exporters.onnx.layouts.layout import Axes, PositionScores, SplitRows, Turn
+from exporters.onnx.layouts.layout import Axes, PositionScores, Rotate, SplitRows
 from exporters.onnx.layouts.token_major import TokenMajor
 from exporters.onnx.operators import product
 
@@ -37,21 +37,21 @@ class FeatureMajor:
         return lowering.on_features(self.g, self.arithmetic, x, bias_N, residual)
 
     def scaled(self, x: Name, factor_K: Array) -> Name:
-        """The product with the factors along the second axis, in fp32."""
+        """Each feature times its factor, in fp32."""
         wide = self.arithmetic.cast_float32(self.g, x)
         return self.g.once("Mul", wide, self.g.constant(factor_K[:, None]))
 
     def add_bias(self, x: Name, bias_N: Array) -> Name:
-        """The bias along the second axis."""
+        """The sum with the bias of each feature, in fp32."""
         wide = self.arithmetic.cast_float32(self.g, x)
         return self.g.op("Add", wide, self.g.constant(bias_N[:, None])) if bias_N.any() else wide
 
     def norm(self, x: Name, scale_H: Array, shift_H: Array, epsilon: float) -> Name:
-        """The standard operator between two transposes, or its parts over axis 1.
+        """The operator ``LayerNormalization`` between two transposes, or its parts over axis 1.
 
-        In ONNX Runtime the first is as fast for batches, and faster for one short row. OpenVINO and
-        TensorRT fuse the parts. The mean is a product with a row of 1 / H for OpenVINO, and a
-        reduction for TensorRT, which does not fuse products.
+        ONNX Runtime gets the operator, which is as fast as the parts in batches, and faster for one
+        short row. OpenVINO and TensorRT get the parts, which they fuse. There the mean is a product
+        with a row of 1 / H for OpenVINO, and a reduction for TensorRT, which fuses no products.
         """
         g = self.g
         if g.target is Target.ONNXRUNTIME:
@@ -73,11 +73,11 @@ class FeatureMajor:
         v: Name,
         *,
         heads: int,
-        size: int,
+        head_size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
         scale: float,
-        turn: Turn | None = None,
+        rotate: Rotate | None = None,
         position_scores: PositionScores | None = None,
         chunks: SplitRows | None = None,
     ) -> Name:
@@ -85,9 +85,9 @@ class FeatureMajor:
         g = self.g
         if axes.first:
             q = g.transpose(q, 2, 1, 0)
-        q4, k4, v4 = (g.reshape(x, 0, heads, size, -1) for x in (q, k, v))
-        if turn is not None:  # a first token, at position 0, is turned by nothing
-            q4, k4 = q4 if axes.first else turn(q4, True), turn(k4, True)
+        q4, k4, v4 = (g.reshape(x, 0, heads, head_size, -1) for x in (q, k, v))
+        if rotate is not None:  # a first token, at position 0, is not rotated
+            q4, k4 = q4 if axes.first else rotate(q4, True), rotate(k4, True)
         if chunks is not None:
             q4, k4, v4 = (chunks.of_columns(x) for x in (q4, k4, v4))
             k4, v4 = (chunks.with_neighbours(x, 4) for x in (k4, v4))
@@ -101,7 +101,7 @@ class FeatureMajor:
         context = product(g, v4, probability, transpose_b=True, axes=axes_of)
         if chunks is not None:
             context = g.transpose(context, 0, 1, 3, 2, 4)
-        context = g.reshape(context, 0, heads * size, -1)
+        context = g.reshape(context, 0, heads * head_size, -1)
         return g.transpose(context, 2, 1, 0) if axes.first else context
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
@@ -109,8 +109,8 @@ class FeatureMajor:
         first = self.g.op("Gather", x, self.g.ints(0), axis=2)
         return self.g.transpose(first, 2, 1, 0)
 
-    def mean_tokens(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
-        """A product of the features ``[B, width, S]`` with the shares ``[B, S, 1]``."""
+    def mean_pooled(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
+        """The product of ``x``, ``[B, width, S]``, and ``share_BS`` as columns ``[B, S, 1]``."""
         g = self.g
         shares = g.op("Unsqueeze", share_BS, g.ints(2))
         product = g.op("MatMul", self.arithmetic.cast_float32(g, x), shares)

@@ -15,8 +15,8 @@ from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.text import MASK
 
 FLOAT = 1  # TensorProto.FLOAT
-# Heads of queries or keys to heads turned by their positions; whether features come before tokens.
-Turn = Callable[[Name, bool], Name]
+# Heads of queries or keys to heads rotated by their positions; whether features come before tokens.
+Rotate = Callable[[Name, bool], Name]
 # Queries and keys, and whether features come before tokens in queries, to what positions add to the
 # scores; in keys they always do.
 PositionScores = Callable[[Name, Name, bool], Sequence[Name]]
@@ -93,27 +93,27 @@ class Layout(Protocol):
         v: Name,
         *,
         heads: int,
-        size: int,
+        head_size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
         scale: float,
-        turn: Turn | None = None,
+        rotate: Rotate | None = None,
         position_scores: PositionScores | None = None,
         chunks: SplitRows | None = None,
     ) -> Name:
-        """Softmax attention of ``heads`` heads of width ``size``.
+        """Softmax attention of ``heads`` heads of width ``head_size``.
 
         Args:
             q: queries.
             k: keys.
             v: values.
             heads: how many there are.
-            size: width of a head.
+            head_size: width of a head.
             attention_biases: what is added to the scores ``[B, A, Q, S]``: the mask of padding and,
                 where the model has them, biases by relative position.
             axes: the dynamic sizes.
             scale: what the products of queries and keys are multiplied by.
-            turn: turns queries and keys by their positions, where the model has rotary ones.
+            rotate: rotates queries and keys by their positions, where the model has rotary ones.
             position_scores: makes what positions add to the scores, where attention is
                 disentangled.
             chunks: splits rows, where tokens see only those near by; the biases are then added to
@@ -125,12 +125,12 @@ class Layout(Protocol):
         """The activations of the first token of each row."""
         ...
 
-    def mean_tokens(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
+    def mean_pooled(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
         """The mean of the activations of each row, ``[B, width]`` in fp32.
 
         Args:
             x: activations of all tokens.
-            share_BS: the share of each token, 0 at padding, in fp32.
+            share_BS: one over the number of a row's tokens, and 0 at padding, in fp32.
             axes: the dynamic sizes.
             width: number of features.
         """

@@ -12,7 +12,7 @@ import numpy as np
 from exporters.lowering.lowering import Lowering
 from exporters.onnx.arithmetic.arithmetic import Arithmetic, Array
 from exporters.onnx.graph import Graph, Name
-from exporters.onnx.layouts.layout import Axes, PositionScores, SplitRows, Turn
+from exporters.onnx.layouts.layout import Axes, PositionScores, Rotate, SplitRows
 
 
 class TokenMajor:
@@ -55,24 +55,24 @@ class TokenMajor:
         v: Name,
         *,
         heads: int,
-        size: int,
+        head_size: int,
         attention_biases: Sequence[Name],
         axes: Axes,
         scale: float,
-        turn: Turn | None = None,
+        rotate: Rotate | None = None,
         position_scores: PositionScores | None = None,
         chunks: SplitRows | None = None,
     ) -> Name:
         """Attention on heads ``[B, A, S, D]``; ONNX Runtime fuses the scale into the product."""
         g = self.g
         queries: int | Name = 1 if axes.first else axes.sequence
-        q4 = g.transpose(g.reshape(q, axes.batch, queries, heads, size), 0, 2, 1, 3)
-        k4 = g.transpose(g.reshape(k, axes.batch, axes.sequence, heads, size), 0, 2, 3, 1)
-        v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, size), 0, 2, 1, 3)
-        if turn is not None:  # a first token, at position 0, is turned by nothing
-            q4, k4 = q4 if axes.first else turn(q4, False), turn(k4, True)
+        q4 = g.transpose(g.reshape(q, axes.batch, queries, heads, head_size), 0, 2, 1, 3)
+        k4 = g.transpose(g.reshape(k, axes.batch, axes.sequence, heads, head_size), 0, 2, 3, 1)
+        v4 = g.transpose(g.reshape(v, axes.batch, axes.sequence, heads, head_size), 0, 2, 1, 3)
+        if rotate is not None:  # a first token, at position 0, is not rotated
+            q4, k4 = q4 if axes.first else rotate(q4, False), rotate(k4, True)
         if chunks is not None:
-            q4, v4 = (chunks.of_rows(x, size) for x in (q4, v4))
+            q4, v4 = (chunks.of_rows(x, head_size) for x in (q4, v4))
             k4 = chunks.with_neighbours(chunks.of_columns(k4), 4)
             v4 = chunks.with_neighbours(v4, 3)
         added = [] if position_scores is None else position_scores(q4, k4, False)
@@ -83,16 +83,16 @@ class TokenMajor:
         probability = self.arithmetic.cast_activation(g, g.op("Softmax", scores, axis=-1))
         context = g.op("MatMul", probability, v4)
         if chunks is not None:
-            context = g.reshape(context, 0, 0, -1, size)
+            context = g.reshape(context, 0, 0, -1, head_size)
         context = g.transpose(context, 0, 2, 1, 3)
-        return g.reshape(context, -1, heads * size)
+        return g.reshape(context, -1, heads * head_size)
 
     def first_tokens(self, x: Name, axes: Axes, width: int) -> Name:
         """The first token of each row: ``[T, width]`` to ``[B, width]``."""
         rows = self.g.reshape(x, axes.batch, axes.sequence, width)
         return self.g.op("Gather", rows, self.g.constant(np.array(0, np.int64)), axis=1)
 
-    def mean_tokens(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
+    def mean_pooled(self, x: Name, share_BS: Name, axes: Axes, width: int) -> Name:
         """A product of the shares ``[B, 1, S]`` with the rows ``[B, S, width]``."""
         g = self.g
         rows = g.reshape(self.arithmetic.cast_float32(g, x), axes.batch, axes.sequence, width)

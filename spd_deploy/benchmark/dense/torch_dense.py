@@ -90,10 +90,10 @@ class DenseTorchSession(Closing):
         if key not in self._kept:
             self._kept[key] = self._prepared(batch, graph=True)
         run = self._kept[key]
-        run.fill(batch)
-        run.load()
+        run.set_batch(batch)
+        run.copy_to_device()
         run.enqueue()
-        run.unload()
+        run.copy_to_host()
         return run.logits()
 
     def prepare(self, batch: Batch, *, graph: bool) -> DeviceRun:
@@ -144,7 +144,7 @@ class _TorchRun(Buffers):
         """Replay the graph, or launch."""
         import torch
 
-        with torch.cuda.stream(self.queue):
+        with torch.cuda.stream(self.stream):
             if self._graph is None:
                 self._launch()
             else:
@@ -157,7 +157,7 @@ class _TorchRun(Buffers):
         with torch._dynamo.config.patch(recompile_limit=_MAX_SHAPES):
             for _ in range(_WARMUPS):
                 self.enqueue()
-        self.queue.synchronize()
+        self.stream.synchronize()
 
     def capture(self, pool: Any) -> None:
         """From now on a run is the replay of a graph."""
@@ -165,8 +165,8 @@ class _TorchRun(Buffers):
 
         graph = torch.cuda.CUDAGraph()
         with (
-            torch.cuda.stream(self.queue),  # comes back where a capture breaks off
-            torch.cuda.graph(graph, pool=pool, stream=self.queue),
+            torch.cuda.stream(self.stream),  # comes back where a capture breaks off
+            torch.cuda.graph(graph, pool=pool, stream=self.stream),
         ):
             self._launch()
         self._graph = graph
@@ -177,7 +177,7 @@ class _TorchRun(Buffers):
         found_BC = self._forward(
             ids_BS, mask_BS if self._masked else None, types_BS if self._typed else None
         )
-        self.out_BC.copy_(found_BC)
+        self.device_logits_BC.copy_(found_BC)
 
 
 def forward_of(model: "Module", mode: TorchMode) -> Callable[..., "Tensor"]:

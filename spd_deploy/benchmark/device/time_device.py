@@ -119,7 +119,7 @@ def _runs(run: DeviceRun, timer: DeviceTimer, mode: Mode, cache: Cache) -> tuple
     """Seconds of each run by the GPU, by the host, and for enqueueing."""
     for _ in range(WARMUPS):
         run.enqueue()
-    timer.gpu.wait(run.stream)
+    timer.gpu.wait(run.stream_handle)
     sample = _sample if mode == "launched" else _sample_of_graph
     return timer.collect(partial(sample, run, timer, cache))
 
@@ -128,37 +128,37 @@ def _sample_of_graph(run: DeviceRun, timer: DeviceTimer, cache: Cache) -> Sample
     """One run by the host's clock, and one by the GPU's, whose launch is in no mark."""
     _, host_s, enqueue_s = _sample(run, timer, cache)
     if cache == "cold":
-        timer.gpu.flush(run.stream)
-    return stream_seconds(timer.gpu, run.stream, run.enqueue), host_s, enqueue_s
+        timer.gpu.flush(run.stream_handle)
+    return stream_seconds(timer.gpu, run.stream_handle, run.enqueue), host_s, enqueue_s
 
 
 def _sample(run: DeviceRun, timer: DeviceTimer, cache: Cache) -> Sample3:
     """One run on an idle stream, by both clocks."""
     gpu, clock = timer.gpu, timer.clock
     if cache == "cold":
-        gpu.flush(run.stream)
-    gpu.wait(run.stream)
+        gpu.flush(run.stream_handle)
+    gpu.wait(run.stream_handle)
     before = clock()
-    first = gpu.mark(run.stream)
+    first = gpu.mark(run.stream_handle)
     run.enqueue()
-    last = gpu.mark(run.stream)
+    last = gpu.mark(run.stream_handle)
     enqueued = clock()
-    gpu.wait(run.stream)
+    gpu.wait(run.stream_handle)
     after = clock()
     return gpu.seconds_between(first, last), (after - before) / 1e9, (enqueued - before) / 1e9
 
 
 def _copies(run: DeviceRun, key: SeriesKey, timer: DeviceTimer) -> CopySeries:
     """Ids in and logits out, each by its own marks, warmed up once."""
-    for copy in (run.load, run.unload):
+    for copy in (run.copy_to_device, run.copy_to_host):
         copy()
 
     def both() -> tuple[float, float]:
         """Seconds of one copy each way."""
         times = []
-        for copy in (run.load, run.unload):
-            timer.gpu.wait(run.stream)
-            times.append(stream_seconds(timer.gpu, run.stream, copy))
+        for copy in (run.copy_to_device, run.copy_to_host):
+            timer.gpu.wait(run.stream_handle)
+            times.append(stream_seconds(timer.gpu, run.stream_handle, copy))
         return times[0], times[1]
 
     to_device_s, to_host_s = zip(*timer.collect(both), strict=True)

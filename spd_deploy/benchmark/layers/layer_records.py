@@ -33,11 +33,11 @@ class NodeTime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """One model's runs, a tuple a round, and the operators they are made of.
+    """The times of one model: of whole runs, with and without a profiler, and of each operator.
 
     Attributes:
-        runs: seconds of whole runs with nothing in the way.
-        profiled: seconds of whole runs in which each operator was timed, which takes time itself.
+        runs: seconds of each run without a profiler, a tuple a round.
+        profiled: the same with a profiler, which itself takes time at each operator.
         nodes: in no order; operators that the runtime folded away when it loaded are not there.
     """
 
@@ -46,7 +46,7 @@ class Timeline:
     nodes: tuple[NodeTime, ...]
 
     def __post_init__(self) -> None:
-        """Two rounds at least, each with runs of both kinds, and every node in each of them."""
+        """Refuse fewer than two rounds, rounds without runs, and nodes that lack a round."""
         rounds = len(self.runs)
         whole = rounds >= 2 and len(self.profiled) == rounds and self.nodes
         fits = all(len(node.seconds) == rounds for node in self.nodes)
@@ -58,20 +58,20 @@ class Timeline:
 
     @property
     def total_s(self) -> float:
-        """The median of the runs that nothing was in the way of."""
+        """The median of the runs without a profiler."""
         return median(self.runs)
 
     @property
     def timer_s(self) -> float:
-        """Cost of timing one operator, which is part of its time: the least time of any operator.
+        """What the profiler adds to the time of each operator: the least time of any of them.
 
-        A reshape does nothing at run time, and every graph has one. A profile still gives it 2 us.
+        Every graph has a reshape, which does nothing at run time. A profile still gives it 2 us.
         """
         return min(node.typical_s for node in self.nodes)
 
     @property
     def profiled_s(self) -> float:
-        """The median of the runs in which operators were timed."""
+        """The median of the runs with a profiler."""
         return median(self.profiled)
 
 
@@ -117,7 +117,7 @@ class LayerProfile:
     served: str | None = None
 
     def __post_init__(self) -> None:
-        """Both were measured in the same rounds, and no two matrices have one place."""
+        """Refuse models of unequal rounds, and two matrices of one layer and role."""
         places = {(m.layer, m.role) for m in self.matrices}
         if len(self.dense.runs) != len(self.sparse.runs) or not (
             0 < len(places) == len(self.matrices)
@@ -130,9 +130,9 @@ def timeline_of(
     profiled: Sequence[tuple[float, ...]],
     nodes: Sequence[Sequence[NodeTime]],
 ) -> Timeline:
-    """The rounds of one model put together; ``nodes`` are those of each round.
+    """The times of one model from all rounds; ``nodes`` are those of each round.
 
-    A node that the runtime did not make in some round counts as no time there.
+    A node that the runtime did not have in some round has a time of 0 there.
     """
     times: dict[tuple[str, str], list[float]] = {}
     for number, of_round in enumerate(nodes):

@@ -55,9 +55,9 @@ def record_lines(record: EngineRecord) -> Iterator[str]:
         f"{bucket} {seconds * 1e3:.3g} ms"
         for bucket, seconds in zip(record.buckets, build.seconds, strict=True)
     )
-    counts = Counter(one.arm for one in record.builds)
-    builds = " and ".join(f"{count} {arm}" for arm, count in counts.items())
-    yield f"kept      the fastest of {builds} builds, a {record.arm} one: {times}"
+    counts = Counter(one.variant for one in record.builds)
+    builds = " and ".join(f"{count} {variant}" for variant, count in counts.items())
+    yield f"kept      a {record.variant} engine, the fastest of {builds} builds: {times}"
     sparse, dense = record.best("sparse"), record.best("dense")
     if sparse is not None and dense is not None:
         gains = ", ".join(

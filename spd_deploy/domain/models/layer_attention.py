@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class LayerAttention:
     """Rotary positions (Su et al. 2021), and how far a token sees.
 
-    Queries and keys are turned by angles that grow with the position. The features d and d + D / 2
-    of a head of width D turn together, by the angle ``position / theta ** (2 d / D)``.
+    Queries and keys are rotated by angles that grow with the position. The features d and d + D / 2
+    of a head of width D rotate together, by the angle ``position / theta ** (2 d / D)``.
 
     Attributes:
         theta: base of the angles.

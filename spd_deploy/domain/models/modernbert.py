@@ -1,6 +1,6 @@
 """ModernBERT, and mmBERT, which is stored as ModernBERT (Warner et al. 2024).
 
-Norms come before each part, and biases are optional. Queries and keys are turned by rotary
+Norms come before each part, and biases are optional. Queries and keys are rotated by rotary
 positions. Of three layers one attends to the whole text, and the others to the tokens near by, with
 angles of a base of their own. Feed-forward parts have gates. Query, key and value are stored as one
 matrix, and so are a gate and what it multiplies; here each has a name of its own.

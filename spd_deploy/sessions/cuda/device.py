@@ -41,7 +41,7 @@ class CudaDevice:
         self.enter()
         # A non-blocking stream does not wait for the default stream.
         flags = self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        self.stream = int(self._one("cuStreamCreate", int(flags)))
+        self.stream_handle = int(self._one("cuStreamCreate", int(flags)))
 
     @property
     def name(self) -> str:
@@ -94,30 +94,32 @@ class CudaDevice:
 
     def copy_in(self, to: int, source: int, size: int) -> None:
         """Enqueue a copy of pinned memory to the GPU."""
-        self._call("cuMemcpyHtoDAsync", to, source, size, self.stream)
+        self._call("cuMemcpyHtoDAsync", to, source, size, self.stream_handle)
 
     def copy_out(self, to: int, source: int, size: int) -> None:
         """Enqueue a copy from the GPU to pinned memory."""
-        self._call("cuMemcpyDtoHAsync", to, source, size, self.stream)
+        self._call("cuMemcpyDtoHAsync", to, source, size, self.stream_handle)
 
     def wait(self) -> None:
         """Wait until the stream has done all enqueued work."""
-        self._call("cuStreamSynchronize", self.stream)
+        self._call("cuStreamSynchronize", self.stream_handle)
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[list[int]]:
         """Capture what the block enqueues instead of running it; the list then holds the graph."""
         made: list[int] = []
         modes = self._driver.CUstreamCaptureMode  # other threads may use the GPU meanwhile
-        self._call("cuStreamBeginCapture", self.stream, modes.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        self._call(
+            "cuStreamBeginCapture", self.stream_handle, modes.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        )
         try:
             yield made
         except BaseException:  # end the capture, and raise the original error
-            _, graph = self._driver.cuStreamEndCapture(self.stream)
+            _, graph = self._driver.cuStreamEndCapture(self.stream_handle)
             if graph is not None and int(graph):
                 self._driver.cuGraphDestroy(graph)
             raise
-        graph = self._one("cuStreamEndCapture", self.stream)
+        graph = self._one("cuStreamEndCapture", self.stream_handle)
         try:
             made.append(int(self._one("cuGraphInstantiate", graph, 0)))
         finally:
@@ -125,7 +127,7 @@ class CudaDevice:
 
     def launch(self, graph: int) -> None:
         """Enqueue a captured graph."""
-        self._call("cuGraphLaunch", graph, self.stream)
+        self._call("cuGraphLaunch", graph, self.stream_handle)
 
     def free_graph(self, graph: int) -> None:
         """Free a graph that was captured here; a launch of it must have ended."""
@@ -143,7 +145,7 @@ class CudaDevice:
 
     def record(self, event: int) -> None:
         """Enqueue an event on the stream, which gets its time when the GPU reaches it."""
-        self._call("cuEventRecord", event, self.stream)
+        self._call("cuEventRecord", event, self.stream_handle)
 
     def seconds_between(self, start: int, end: int) -> float:
         """Seconds between two events that have completed."""
@@ -151,10 +153,10 @@ class CudaDevice:
 
     def close(self) -> None:
         """Destroy the stream and release the context; all memory must be freed before."""
-        if self.stream:
+        if self.stream_handle:
             self.enter()
-            self._call("cuStreamDestroy", self.stream)
-            self.stream = 0
+            self._call("cuStreamDestroy", self.stream_handle)
+            self.stream_handle = 0
             self._call("cuDevicePrimaryCtxRelease", self._device)
 
     def _first(self) -> Any:

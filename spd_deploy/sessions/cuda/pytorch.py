@@ -44,41 +44,41 @@ class Buffers:
     def __init__(self, batch: Batch, stream: Any, classes: int) -> None:
         import torch
 
-        self.queue = stream
+        self.stream = stream
         self.host_3BS = torch.empty((3, *batch.ids_BS.shape), dtype=torch.int64, pin_memory=True)
-        self.fill(batch)
+        self.set_batch(batch)
         self.device_3BS = self.host_3BS.to("cuda")
-        self.out_BC = torch.empty(len(batch.ids_BS), classes, device="cuda")
-        self.back_BC = torch.empty(len(batch.ids_BS), classes, pin_memory=True)
+        self.device_logits_BC = torch.empty(len(batch.ids_BS), classes, device="cuda")
+        self.host_logits_BC = torch.empty(len(batch.ids_BS), classes, pin_memory=True)
         torch.cuda.synchronize()  # the copies were on another stream
 
     @property
-    def stream(self) -> int:
+    def stream_handle(self) -> int:
         """The address of the ``cudaStream_t``, as the driver and Triton take it."""
-        return int(self.queue.cuda_stream)
+        return int(self.stream.cuda_stream)
 
-    def fill(self, batch: Batch) -> None:
+    def set_batch(self, batch: Batch) -> None:
         """Copy another batch of the same shape into pinned memory."""
         import torch
 
         for place, array in enumerate(batch.named().values()):
             self.host_3BS[place].copy_(torch.from_numpy(array))
 
-    def load(self) -> None:
+    def copy_to_device(self) -> None:
         """Enqueue the copy of ids, mask and types to the GPU."""
         import torch
 
-        with torch.cuda.stream(self.queue):
+        with torch.cuda.stream(self.stream):
             self.device_3BS.copy_(self.host_3BS, non_blocking=True)
 
-    def unload(self) -> None:
+    def copy_to_host(self) -> None:
         """Enqueue the copy of the logits to the host."""
         import torch
 
-        with torch.cuda.stream(self.queue):
-            self.back_BC.copy_(self.out_BC, non_blocking=True)
+        with torch.cuda.stream(self.stream):
+            self.host_logits_BC.copy_(self.device_logits_BC, non_blocking=True)
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
-        self.queue.synchronize()
-        return np.array(self.back_BC.numpy(), np.float32)
+        """Logits ``[B, C]`` of the last ``copy_to_host``, copied; waits for the stream."""
+        self.stream.synchronize()
+        return np.array(self.host_logits_BC.numpy(), np.float32)

@@ -30,13 +30,13 @@ RECORD_FILE = "engine.json"
 INSPECTOR_FILE = "inspector.json"
 # 1: the first. 2: it has its own hash. 3: ``host`` and ``precision_proof`` were ``place`` and
 # ``proved``; of a verdict ``precision``, ``sparse_tactic`` and ``reason`` were ``typed``,
-# ``picked`` and ``why``.
-SCHEMA = 3
+# ``picked`` and ``why``. 4: ``variant`` of a build was ``arm``.
+SCHEMA = 4
 _MANIFEST_FILE = "manifest.json"  # of ``domain.artefact``, which knows nothing of engines
 _AGAIN = "build it again: spd build ARTEFACT"
 
-Arm = Literal["sparse", "dense"]
-ARMS: tuple[Arm, ...] = ("sparse", "dense")
+Variant = Literal["sparse", "dense"]
+VARIANTS: tuple[Variant, ...] = ("sparse", "dense")
 # Whether a sparse tactic runs a matrix; "unknown" where layer fusion hides it.
 SparseTactic = Literal["yes", "no", "unknown"]
 
@@ -72,13 +72,13 @@ class Build:
     """One of several builds, since builds choose different tactics by their timings.
 
     Attributes:
-        arm: ``sparse`` with sparse tactics allowed, ``dense`` without.
+        variant: ``sparse`` with sparse tactics allowed, ``dense`` without.
         build_s: seconds that building took.
         samples_s: GPU seconds of each run, a tuple for each bucket.
         sparse_layers: the layers whose tactic's name says that it is sparse.
     """
 
-    arm: Arm
+    variant: Variant
     build_s: float
     samples_s: tuple[tuple[float, ...], ...]
     sparse_layers: tuple[str, ...]
@@ -172,13 +172,13 @@ class EngineRecord:
             raise BadArtefact(f"{RECORD_FILE} contradicts itself", fix=_AGAIN)
 
     @property
-    def arm(self) -> Arm:
-        """The arm of the chosen build."""
-        return self.builds[self.chosen].arm
+    def variant(self) -> Variant:
+        """The variant of the chosen build."""
+        return self.builds[self.chosen].variant
 
-    def best(self, arm: Arm) -> Build | None:
-        """The fastest build of an arm; None where the arm has no build."""
-        found = fastest_build(self.builds, arm)
+    def best(self, variant: Variant) -> Build | None:
+        """The fastest build of a variant; None where the variant has no build."""
+        found = fastest_build(self.builds, variant)
         return None if found is None else self.builds[found]
 
     def sparse_kernels(self, buckets: Container[int]) -> tuple[str, ...] | None:
@@ -186,7 +186,9 @@ class EngineRecord:
 
         None where fused layers hide whether there is any.
         """
-        if self.arm == "dense":  # the verdicts are of the best sparse build, which was not chosen
+        if (
+            self.variant == "dense"
+        ):  # the verdicts are of the best sparse build, which was not chosen
             return ()
         there = [verdict for verdict in self.verdicts if verdict.bucket in buckets]
         found = dict.fromkeys(v.tactic for v in there if v.sparse_tactic == "yes" and v.tactic)
@@ -210,10 +212,10 @@ class EngineRecord:
         return versioned(cls, content, SCHEMA, what=RECORD_FILE, error=BadArtefact, fix=_AGAIN)
 
 
-def fastest_build(builds: Sequence[Build], arm: Arm | None = None) -> int | None:
-    """Index of the fastest build, of one arm or of all; None where there is no build."""
-    of_arm = [i for i, build in enumerate(builds) if arm in (None, build.arm)]
-    return min(of_arm, key=lambda i: builds[i].score_s, default=None)
+def fastest_build(builds: Sequence[Build], variant: Variant | None = None) -> int | None:
+    """Index of the fastest build, of one variant or of all; None where there is no build."""
+    of_variant = [i for i, build in enumerate(builds) if variant in (None, build.variant)]
+    return min(of_variant, key=lambda i: builds[i].score_s, default=None)
 
 
 def is_built(folder: Path) -> bool:

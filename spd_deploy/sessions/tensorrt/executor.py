@@ -142,7 +142,7 @@ class Executor:
         if context is None:
             raise self.messages.failure(_refused(self.messages.why()))
         try:
-            context.set_optimization_profile_async(number, self.device.stream)
+            context.set_optimization_profile_async(number, self.device.stream_handle)
         except (RuntimeError, TypeError) as err:
             raise self.messages.failure(
                 _refused(f"profile {number}: {self.messages.why()}")
@@ -196,7 +196,7 @@ class Executor:
 
     def _enqueue(self, context: "trt.IExecutionContext") -> None:
         """Enqueue the network without a graph."""
-        if not context.execute_async_v3(self.device.stream):
+        if not context.execute_async_v3(self.device.stream_handle):
             raise self.messages.failure(
                 EngineFailed("TensorRT failed to run the engine", got=self.messages.why(),
                              fix="build it again: spd build ARTEFACT")

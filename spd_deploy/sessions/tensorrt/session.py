@@ -178,11 +178,11 @@ class TensorRtRun:
         self._executor, self._profile, self._rows = executor, profile, rows
 
     @property
-    def stream(self) -> int:
+    def stream_handle(self) -> int:
         """The address of the engine's ``cudaStream_t``."""
-        return self._executor.device.stream
+        return self._executor.device.stream_handle
 
-    def load(self) -> None:
+    def copy_to_device(self) -> None:
         """Enqueue the copy of the ids to the GPU."""
         self._executor.device.enter()
         self._executor.copy_inputs(self._profile)
@@ -191,11 +191,11 @@ class TensorRtRun:
         """Enqueue the bucket's CUDA graph."""
         self._executor.launch(self._profile)
 
-    def unload(self) -> None:
+    def copy_to_host(self) -> None:
         """Enqueue the copy of the logits to the host."""
         self._executor.copy_logits(self._profile)
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
+        """Logits ``[B, C]`` of the last ``copy_to_host``, copied; waits for the stream."""
         self._executor.wait()
         return np.array(self._profile.buffers.logits_BC[: self._rows])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spd_deploy.domain.errors import Unavailable
 from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, HardwareCompatibility, Options
-from spd_deploy.sessions.tensorrt.engine_record import Arm
+from spd_deploy.sessions.tensorrt.engine_record import Variant
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -75,14 +75,16 @@ def network_flags(trt: ModuleType) -> int:
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
-def flags_for(trt: ModuleType, plan: BuildPlan, options: Options, arm: Arm) -> tuple[str, ...]:
+def flags_for(
+    trt: ModuleType, plan: BuildPlan, options: Options, variant: Variant
+) -> tuple[str, ...]:
     """The names of the ``BuilderFlag`` values to set.
 
     Raises:
         Unavailable: this TensorRT lacks a flag that the plan needs.
     """
     wanted: list[str] = []
-    if plan.sparse_weights and arm == "sparse":
+    if plan.sparse_weights and variant == "sparse":
         wanted.append("SPARSE_WEIGHTS")
     if options.strict_nans:
         wanted.append("STRICT_NANS")

@@ -141,12 +141,12 @@ class BucketRun:
         import torch
 
         size = (3, bucket.batch, bucket.seq)
-        self.network, self.queue, self.rows = network, stream, bucket.batch
+        self.network, self.stream, self.rows = network, stream, bucket.batch
         self.bucket = bucket
         self.padding = max(0, network.encoder.first_position - 1)
         self.host_3BS = torch.empty(size, dtype=torch.int64, pin_memory=True)
         self.view_3BS = self.host_3BS.numpy()
-        self.fill(None)
+        self.set_batch(None)
         self.graph: Any = None
         with torch.cuda.stream(stream):
             self.device_3BS = self.host_3BS.to("cuda")
@@ -163,19 +163,19 @@ class BucketRun:
         self.two_four = network.two_four()
 
     @property
-    def stream(self) -> int:
+    def stream_handle(self) -> int:
         """The address of the ``cudaStream_t`` that its runs are enqueued on."""
-        return int(self.queue.cuda_stream)
+        return int(self.stream.cuda_stream)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Logits ``[B, C]`` of a batch that fits into the bucket."""
-        self.fill(batch)
-        self.load()
+        self.set_batch(batch)
+        self.copy_to_device()
         self.enqueue()
-        self.unload()
+        self.copy_to_host()
         return self.logits()
 
-    def fill(self, batch: Batch | None) -> None:
+    def set_batch(self, batch: Batch | None) -> None:
         """Put the batch into the host buffer, padded; None fills it with real tokens only."""
         ids, mask, types = self.view_3BS
         ids[:], mask[:], types[:] = self.padding, int(batch is None), 0
@@ -185,34 +185,34 @@ class BucketRun:
             types[:B, :S] = batch.types_BS
             self.rows = B
 
-    def load(self) -> None:
+    def copy_to_device(self) -> None:
         """Enqueue the copy of the ids to the GPU."""
         import torch
 
-        with torch.cuda.stream(self.queue), torch.inference_mode():
+        with torch.cuda.stream(self.stream), torch.inference_mode():
             self.device_3BS.copy_(self.host_3BS, non_blocking=True)
 
     def enqueue(self) -> None:
         """Enqueue the graph, or each kernel where there is no graph."""
         import torch
 
-        with torch.cuda.stream(self.queue):
+        with torch.cuda.stream(self.stream):
             if self.graph is not None:
                 self.graph.replay()
             else:
                 with torch.inference_mode():
                     self.logits_BC = self.network.logits(*self.device_3BS)
 
-    def unload(self) -> None:
+    def copy_to_host(self) -> None:
         """Enqueue the copy of the logits to the host."""
         import torch
 
-        with torch.cuda.stream(self.queue), torch.inference_mode():
+        with torch.cuda.stream(self.stream), torch.inference_mode():
             self.answer_BC.copy_(self.logits_BC, non_blocking=True)
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits ``[B, C]`` of the last ``unload``, copied; waits for the stream."""
-        self.queue.synchronize()
+        """Logits ``[B, C]`` of the last ``copy_to_host``, copied; waits for the stream."""
+        self.stream.synchronize()
         return np.array(self.answer_BC.numpy()[: self.rows])
 
     def reset(self) -> None:

@@ -55,12 +55,12 @@ class TorchLayout(Protocol):
         """Layer norm over the features of each token; weight and bias are fp32."""
         ...
 
-    def turned(self, x: "Tensor", angles: Angles, heads: int, batch: int) -> "Tensor":
-        """Queries or keys of all tokens, turned by their positions in fp32."""
+    def rotated(self, x: "Tensor", angles: Angles, heads: int, batch: int) -> "Tensor":
+        """Queries or keys of all tokens, rotated by their positions in fp32."""
         ...
 
-    def mean_tokens(self, x: "Tensor", share_BS: "Tensor") -> "Tensor":
-        """The mean ``[B, H]`` of each row's tokens in fp32; a token has a share, padding has 0."""
+    def mean_pooled(self, x: "Tensor", share_BS: "Tensor") -> "Tensor":
+        """The mean ``[B, H]`` of each row's tokens in fp32; ``share_BS`` is 1 / tokens."""
         ...
 
     def heads_of(self, x: "Tensor", heads: int, batch: int) -> "Tensor":
@@ -118,16 +118,16 @@ class TorchTokenMajor:
 
         return layer_norm(x, weight_H.shape, weight_H.to(x.dtype), bias_H.to(x.dtype), epsilon)
 
-    def turned(self, x: "Tensor", angles: Angles, heads: int, batch: int) -> "Tensor":
+    def rotated(self, x: "Tensor", angles: Angles, heads: int, batch: int) -> "Tensor":
         """Pairs of features are on an axis of their own, behind the heads."""
         x6 = x.float().reshape(batch, -1, heads, 2, x.shape[1] // heads // 2)
         S = x6.shape[1]
         cos_S1F, sin_S1F = (part_PF[:S, None] for part_PF in (angles.cos_PF, angles.sin_PF))
-        both = _turn(x6[:, :, :, 0], x6[:, :, :, 1], cos_S1F, sin_S1F)
+        both = _rotate(x6[:, :, :, 0], x6[:, :, :, 1], cos_S1F, sin_S1F)
         return _stacked(both, 3).reshape(x.shape).to(x.dtype)
 
-    def mean_tokens(self, x: "Tensor", share_BS: "Tensor") -> "Tensor":
-        """A product of the shares with the rows of a batch."""
+    def mean_pooled(self, x: "Tensor", share_BS: "Tensor") -> "Tensor":
+        """The product of the shares and the tokens of each row."""
         return (share_BS[:, None] @ x.float().reshape(*share_BS.shape, -1))[:, 0]
 
     def heads_of(self, x: "Tensor", heads: int, batch: int) -> "Tensor":
@@ -189,14 +189,16 @@ class TorchFeatureMajor:
         """The backend's layer norm."""
         return self.backend.layer_norm(x, weight_H, bias_H, epsilon)
 
-    def turned(self, x: "Tensor", angles: Angles, heads: int, batch: int) -> "Tensor":
+    def rotated(self, x: "Tensor", angles: Angles, heads: int, batch: int) -> "Tensor":
         """Pairs of features are on an axis of their own, behind the heads."""
         x6 = x.float().reshape(heads, 2, len(x) // heads // 2, batch, -1)
         S = x6.shape[4]
         cos_F1S, sin_F1S = (part_PF[:S].T[:, None] for part_PF in (angles.cos_PF, angles.sin_PF))
-        return _stacked(_turn(x6[:, 0], x6[:, 1], cos_F1S, sin_F1S), 1).reshape(x.shape).to(x.dtype)
+        return (
+            _stacked(_rotate(x6[:, 0], x6[:, 1], cos_F1S, sin_F1S), 1).reshape(x.shape).to(x.dtype)
+        )
 
-    def mean_tokens(self, x: "Tensor", share_BS: "Tensor") -> "Tensor":
+    def mean_pooled(self, x: "Tensor", share_BS: "Tensor") -> "Tensor":
         """A product of the features of a row's tokens with their shares."""
         rows_BHS = x.float().reshape(len(x), *share_BS.shape).permute(1, 0, 2)
         return (rows_BHS @ share_BS[:, :, None])[:, :, 0]
@@ -223,8 +225,8 @@ class TorchFeatureMajor:
         return self.backend.attention(q, k, v, bias_BS, heads=heads, biases_AD=biases_AD)
 
 
-def _turn(a: "Tensor", b: "Tensor", cos: "Tensor", sin: "Tensor") -> tuple["Tensor", "Tensor"]:
-    """Both features of each pair, turned by an angle."""
+def _rotate(a: "Tensor", b: "Tensor", cos: "Tensor", sin: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Both features of each pair, rotated by an angle."""
     return a * cos - b * sin, b * cos + a * sin
 
 

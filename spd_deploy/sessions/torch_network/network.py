@@ -60,7 +60,7 @@ class EncoderLayer:
         biases_AD: biases of the scores by head and distance, where the model has them; a window
             is a bias too.
         disentangled: attention with terms of relative positions, where it is such.
-        angles: angles by which queries and keys are turned, where positions are rotary.
+        angles: angles by which queries and keys are rotated, where positions are rotary.
         attention_norm: None where the layer has none.
         output, second: None where no head, or no neuron, remains; only their biases are added.
     """
@@ -132,7 +132,7 @@ class Network:
         if first:
             return self.head(self.layout.leave(x))
         share_BS = mask_BS.float() / mask_BS.sum(1, keepdim=True).clamp(min=1)
-        return self.head(self.layout.mean_tokens(x, share_BS))
+        return self.head(self.layout.mean_pooled(x, share_BS))
 
     def two_four(self) -> int:
         """Number of products that ran on 2:4 tensor cores in the last batch."""
@@ -159,9 +159,9 @@ class Network:
         else:
             of = self._read(read, asking, layer)
             if layer.angles is not None:
-                of["key"] = self.layout.turned(of["key"], layer.angles, layer.heads, B)
-                if not first:  # a first token, at position 0, is turned by nothing
-                    of["query"] = self.layout.turned(of["query"], layer.angles, layer.heads, B)
+                of["key"] = self.layout.rotated(of["key"], layer.angles, layer.heads, B)
+                if not first:  # a first token, at position 0, is not rotated
+                    of["query"] = self.layout.rotated(of["query"], layer.angles, layer.heads, B)
             context = self._context(of, layer, bias_BS)
             y = layer.output(context, residual=kept)
         y = y if norm_first else self._normed(y, layer.attention_norm)

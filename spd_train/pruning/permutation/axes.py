@@ -103,7 +103,7 @@ def _axes_of_layer(encoder: Encoder, layer: int) -> Iterator[Axis]:
 
     The order of heads is not free where each has its column in a table of biases by relative
     position, which all layers share. Inside a head, queries and keys cannot move where rotary
-    positions turn each pair of features by an angle of its own.
+    positions rotate each pair of features by an angle of its own.
     """
     of: Mapping[Role, str] = {m.role: m.name for m in encoder.matrices() if m.layer == layer}
     query, key, value = of["query"], of["key"], of["value"]

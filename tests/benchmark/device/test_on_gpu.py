@@ -108,9 +108,9 @@ def test_every_form_of_pytorch_gives_the_models_logits(
             found = [session.run(batch), session.run(batch)]
             for graph in (False, True):
                 run = session.prepare(batch, graph=graph)
-                run.load()
+                run.copy_to_device()
                 run.enqueue()
-                run.unload()
+                run.copy_to_host()
                 found.append(run.logits())
             for logits_BC in found:
                 assert difference_between(logits_BC, expected_BC) < 0.05
@@ -147,9 +147,9 @@ def test_onnxruntime_keeps_batches_on_the_gpu(half_artefact: Artefact) -> None:
         for graph in (False, True):
             run = session.prepare(batch, graph=graph)
             for _ in range(3):
-                run.load()
+                run.copy_to_device()
                 run.enqueue()
-                run.unload()
+                run.copy_to_host()
                 assert difference_between(run.logits(), expected_BC) < 5e-3
 
 

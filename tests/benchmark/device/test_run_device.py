@@ -51,9 +51,9 @@ class FakeSession(SimulatedRuns, Closing):
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         run = self.prepare(batch, graph=True)
-        for step in (run.load, run.enqueue, run.unload):
+        for step in (run.copy_to_device, run.enqueue, run.copy_to_host):
             step()
-        self.gpu.wait(run.stream)
+        self.gpu.wait(run.stream_handle)
         return run.logits()
 
     def close(self) -> None:

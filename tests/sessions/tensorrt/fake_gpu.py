@@ -30,7 +30,7 @@ class FakeGpu:
     ) -> None:
         self.name, self.compute_capability, self.cuda = name, capability, cuda
         self.free_bytes = memory_bytes
-        self.stream = STREAM
+        self.stream_handle = STREAM
         self.memory: dict[int, NDArray[np.uint8]] = {}
         self.pinned: dict[int, NDArray[np.uint8]] = {}
         self.graphs: dict[int, list[Work]] = {}

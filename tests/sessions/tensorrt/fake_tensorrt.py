@@ -20,7 +20,7 @@ from exporters.tensorrt.compile import Compiled
 from spd_deploy.domain.text import INPUTS, Batch
 from spd_deploy.sessions.onnxruntime import OnnxSession
 from spd_deploy.sessions.tensorrt.build_plan import BuildPlan, Options
-from spd_deploy.sessions.tensorrt.engine_record import Arm
+from spd_deploy.sessions.tensorrt.engine_record import Variant
 from spd_deploy.sessions.tensorrt.versions import flags_for
 from tests.sessions.tensorrt.fake_gpu import STREAM, FakeGpu
 
@@ -72,12 +72,12 @@ def fake_compile(log: Log) -> Callable[..., Compiled]:
         model: Path,
         plan: BuildPlan,
         options: Options,
-        arm: Arm,
+        variant: Variant,
         *,
         timings: bytes,
         advance: object,
     ) -> Compiled:
-        flags = flags_for(tensorrt, plan, options, arm)
+        flags = flags_for(tensorrt, plan, options, variant)
         told = {
             "number": len(log.builds),
             "model": str(model),

@@ -61,7 +61,7 @@ def test_the_fastest_of_all_builds_is_kept(machine: Made, artefact: Artefact) ->
 
     record = build_engine(artefact, BuildRequest())
 
-    assert [build.arm for build in record.builds] == ["sparse", "dense"] * 3
+    assert [build.variant for build in record.builds] == ["sparse", "dense"] * 3
     assert [build.seconds[0] for build in record.builds] == pytest.approx(
         [3e-3, 5e-3, 1e-3, 4e-3, 2e-3, 6e-3]
     )
@@ -79,7 +79,7 @@ def test_a_dense_engine_is_kept_where_it_is_faster(machine: Made, artefact: Arte
 
     record = build_engine(artefact, BuildRequest(builds=1))
 
-    assert record.arm == "dense"
+    assert record.variant == "dense"
     assert "SPARSE_WEIGHTS" not in record.flags
 
 
@@ -185,13 +185,13 @@ def test_an_engine_with_other_logits_is_refused(machine: Made, artefact: Artefac
 def test_a_block_checkpoint_is_not_compared(
     machine: Made, block_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """Nothing in it can be run by a sparse kernel, so one arm is built."""
+    """Nothing in it can be run by a sparse kernel, so one variant is built."""
     machine()
     artefact = exported(block_checkpoint, tmp_path / "b")
 
     record = build_engine(artefact, BuildRequest(builds=2))
 
-    assert [build.arm for build in record.builds] == ["dense", "dense"]
+    assert [build.variant for build in record.builds] == ["dense", "dense"]
     assert record.verdicts == ()
 
 
@@ -265,7 +265,7 @@ def test_the_cache_is_named_after_gpu_and_version(
     (file,) = (tmp_path / "cache" / "spd" / "timings").iterdir()
     assert file.name == "NVIDIA-H200_cc9.0_tensorrt-10.13.3.9.cache"
     assert record.timing_cache_sha256 in (hashlib.sha256(b"+" * n).hexdigest() for n in (1, 2))
-    assert file.read_bytes() == b"++"  # after both arms
+    assert file.read_bytes() == b"++"  # after both variants
 
 
 def test_timings_of_other_models_are_kept(

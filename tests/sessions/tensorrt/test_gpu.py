@@ -78,7 +78,7 @@ def test_an_engine_answers_as_its_checkpoint(
         with pytest.raises(EngineFailed, match="no rows of so many tokens"):
             session.run(pad([Tokens(ids=(1,) * 33, types=(0,) * 33)], pad_id=0))
     assert all(seconds > 0 for build in record.builds for seconds in build.seconds)
-    assert [build.arm for build in record.builds] == (
+    assert [build.variant for build in record.builds] == (
         ["sparse", "dense"] if spelled == "2:4" and precision is Precision.FP16 else ["dense"]
     )
     for verdict in record.verdicts:

@@ -9,6 +9,7 @@ from benchmarks import gpu_models as script
 from benchmarks.gpu_models import engines_for
 from spd_deploy.benchmark.artefact_arms import sources_of
 from spd_deploy.benchmark.compare import engines_of
+from spd_deploy.benchmark.dense.dense_arms import ENGINES
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.sessions.open import prove, session_from_artefact
@@ -29,15 +30,15 @@ def test_engines_are_built_for_the_shape(
     """Dense and sparse, with a bucket of the shape; each proves itself; the dense one is found."""
     machine()
 
-    built, absent = engines_for(
-        checkpoints, tmp_path, SHAPE, dense=("tensorrt-fp16", "tensorrt-int8")
-    )
+    built, absent = engines_for(checkpoints, tmp_path, SHAPE, dense=ENGINES)
 
     arms = sources_of(built)
     assert [arm.name for arm in arms] == ["dense-trt", "2-4-trt"]
     assert [one.name for one in absent] == ["dense tensorrt-int8"]
     assert engines_of(arms) == {"fp16"}
-    assert [read_record(one.folder).arm for one in built] == ["dense", "sparse"]
+    listed = {one.name.removeprefix("dense ") for one in absent}
+    assert {f"tensorrt-{one}" for one in engines_of(arms)} | listed == set(ENGINES)
+    assert [read_record(one.folder).variant for one in built] == ["dense", "sparse"]
     for artefact in built:
         assert SHAPE in read_record(artefact.folder).buckets
         with session_from_artefact(artefact) as session:

@@ -121,12 +121,12 @@ def test_a_batch_stays_on_the_gpu(built: Artefact) -> None:
         expected_BC = session.run(batch)
         prepared = session.prepare(batch, graph=True)
         for _ in range(3):
-            prepared.load()
+            prepared.copy_to_device()
             prepared.enqueue()
             prepared.enqueue()
-            prepared.unload()
+            prepared.copy_to_host()
             assert np.array_equal(prepared.logits(), expected_BC)
-        assert prepared.stream != 0
+        assert prepared.stream_handle != 0
         with pytest.raises(Unavailable, match="by its CUDA graph"):
             session.prepare(batch, graph=False)
         with pytest.raises(Unavailable, match="sub-batches"):

@@ -34,7 +34,7 @@ def plan_in(artefact: Artefact, precision: TrtPrecision) -> BuildPlan:
 def test_precision_is_the_graphs_and_no_flag(
     version: str, precision: TrtPrecision, machine: Made, artefact: Artefact
 ) -> None:
-    """The flag for sparse kernels is all that the two arms differ in."""
+    """The flag for sparse kernels is all that the two variants differ in."""
     machine(version)
     trt, plan = import_tensorrt(), plan_in(artefact, precision)
 

@@ -329,10 +329,10 @@ def test_on_a_gpu_a_prepared_batch_gives_what_a_run_gives(
     expected_BC = on_gpu.run(batch)
 
     prepared = on_gpu.prepare(batch, graph=graph)
-    prepared.load()
+    prepared.copy_to_device()
     prepared.enqueue()
     prepared.enqueue()
-    prepared.unload()
+    prepared.copy_to_host()
 
     assert np.array_equal(prepared.logits(), expected_BC)
     assert on_gpu.description.sparse_kernels == (KERNEL,)
