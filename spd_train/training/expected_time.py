@@ -108,10 +108,17 @@ class ExpectedTime:
             return None
         parts = [f"expected time: {self.name} {self.left.described(own_s, update_s)}"]
         if later.students:
-            students = counted(later.students, "student")
-            parts.append(f"then {students} of {later.each.described(each_s, update_s)} each")
+            parts.append(f"then {self._students} {later.each.described(each_s, update_s)}")
         if later.runs:
             parts.append(f"{counted(later.runs, 'more seed')} of the same")
         if len(parts) > 1:
             parts.append(f"in all about {spelled_duration(total_s)}, and the scoring")
         return "; ".join(parts)
+
+    @property
+    def _students(self) -> str:
+        """The later students: ``the student``, ``2 students, each``, ``2 more students, each``."""
+        count, another = self.later.students, self.name == "student"
+        if count == 1:
+            return "one more student" if another else "the student"
+        return f"{count} {'more ' if another else ''}students, each"

@@ -40,8 +40,8 @@ def test_a_teacher_tells_of_its_students() -> None:
     )
 
     assert line_of("teacher", TrainingWork(steps=600), later) == (
-        "expected time: teacher about 10 min (600 steps); then 2 students of about 20 min "
-        "(912 steps with 12 mask updates, not timed yet) each; in all about 50 min, and the scoring"
+        "expected time: teacher about 10 min (600 steps); then 2 students, each about 20 min "
+        "(912 steps with 12 mask updates, not timed yet); in all about 50 min, and the scoring"
     )
 
 
@@ -52,7 +52,7 @@ def test_a_student_tells_of_its_mask_updates() -> None:
 
     assert line_of("student", work, later, update_s=50.0) == (
         "expected time: student about 25 min (912 steps with 12 mask updates, at most 10 min); "
-        "then 1 student of about 25 min (912 steps with 12 mask updates, at most 10 min) each; "
+        "then one more student about 25 min (912 steps with 12 mask updates, at most 10 min); "
         "in all about 50 min, and the scoring"
     )
 
