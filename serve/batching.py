@@ -32,6 +32,11 @@ class BatchResult:
     run_s: float
 
 
+def slowest_of(results: Sequence[BatchResult]) -> BatchResult:
+    """The result that waited and ran for the longest time."""
+    return max(results, key=lambda one: one.queue_s + one.run_s)
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
 class QueueEntry:
     """A row that waits or runs.

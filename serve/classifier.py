@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.admission import Admission, Load, load_of
-from serve.batching import BatchResult
+from serve.batching import BatchResult, slowest_of
 from serve.deadline import NO_DEADLINE, Deadline
 from serve.engine import Engine
 from serve.metrics import Metrics
@@ -68,14 +68,17 @@ class Classified:
     @property
     def given(self) -> list[str]:
         """The labels that are given: one, several of a multi-label model, none if it abstains."""
-        names = {answer.index: answer.label for answer in self.answers}
-        return [names[i] for i in self.decided.given]
+        return [self._names[i] for i in self.decided.given]
 
     @property
     def label(self) -> str | None:
         """The label that is given, the best of several; None where the model abstains."""
-        names = {answer.index: answer.label for answer in self.answers}
-        return None if self.decided.abstained else names[self.decided.best]
+        return None if self.decided.abstained else self._names[self.decided.best]
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """The labels by their place among the model's outputs."""
+        return {answer.index: answer.label for answer in self.answers}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +123,7 @@ class Classifier:
             BadSetting: the server's window stride is not smaller than the model's windows.
         """
         settings = settings_of_model(settings, served.task.windows)
-        pairs = served.takes != "single"
+        pairs = served.takes_pairs
         self._reader = served.tokenizer.in_windows(windows_of(settings, AS_SERVED), pairs=pairs)
         if settings.window_stride is not None:  # a request may ask for windows with it
             windows = windows_of(settings, AskedWindows(long_texts="windows"))
@@ -263,7 +266,7 @@ class Classifier:
         """
         if asked == AS_SERVED:
             return self._reader
-        pairs = self.served.takes != "single"
+        pairs = self.served.takes_pairs
         return reader_of(self.served.tokenizer, self._settings, asked, pairs=pairs)
 
     def _refuse_unfit(self, text: Text, reader: Tokenizer, *, truncate: bool) -> None:
@@ -324,7 +327,7 @@ class Classifier:
         raw_scores: bool,
     ) -> tuple[list[Classified], Timing]:
         """The logits of all rows as labels and scores, and where the time went."""
-        slowest = max(ran, key=lambda one: one.queue_s + one.run_s)
+        slowest = slowest_of(ran)
         self._metrics.request_waited(slowest.queue_s)
         work.ran(slowest.queue_s, slowest.run_s)
         timing = Timing(

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 
 from serve.hosted_model import HostedModel
+from serve.log_rarely import Once
 from serve.model_control import ModelControl
 from serve.model_source import ModelSource
 from serve.reload_metrics import ReloadMetrics
@@ -36,7 +37,7 @@ class Discovery:
         # A model that comes back is the one that its shadow knows.
         self._known = {model.name: model for model in state.models}
         self._missed: frozenset[str | None] = frozenset()
-        self._logged: set[str] = set()
+        self._once = Once(_log)
         self._looking = asyncio.Lock()
 
     async def look(self, *, certain: bool = False) -> None:
@@ -64,10 +65,10 @@ class Discovery:
         try:
             there = await asyncio.to_thread(self._repository.sources)
         except SpdError as err:
-            self._log(f"{err}; the models stay as they are")
+            self._once.warning(f"{err}; the models stay as they are")
             return {}
         if not there:
-            self._log("the model repository is empty; the models stay as they are")
+            self._once.warning("the model repository is empty; the models stay as they are")
         return there
 
     def _models_here(self) -> tuple[HostedModel, ...]:
@@ -79,7 +80,7 @@ class Discovery:
         for name, source in there.items():
             other = names.setdefault(name.casefold(), name)
             if other != name:
-                self._log(f"model {name} is passed over: its name is {other} but for case")
+                self._once.warning(f"model {name} is passed over: its name is {other} but for case")
             elif all(one.name != name for one in self._models_here()):
                 model = self._known.setdefault(name, HostedModel(source))
                 model.reopen(source)
@@ -89,14 +90,10 @@ class Discovery:
     async def _let_go(self, model: HostedModel) -> None:
         """Answer no more requests for a model; the last one stays."""
         if self._state.models == (model,):
-            self._log(f"the folder of model {model.name} is gone; it stays, since it is the last")
+            self._once.warning(
+                f"the folder of model {model.name} is gone; it stays, since it is the last"
+            )
             return
         if model in self._state.models:
             _log.warning("model %s: its folder is gone, and it is unloaded", model.name)
         await self._control.remove(model)
-
-    def _log(self, line: str) -> None:
-        """Log a line, once."""
-        if line not in self._logged:
-            self._logged.add(line)
-            _log.warning(line)

@@ -154,7 +154,7 @@ def input_spec_of(served: ServedModel, settings: ServeSettings) -> InputSpec:
         max_tokens=served.tokenizer.max_tokens,
         largest_id=served.tokenizer.last_token()[1],
         example_ids=served.tokenizer.encode(*example_of(served.takes)).ids,
-        largest_stride=max(0, served.tokenizer.window_room(pairs=served.takes != "single") - 1),
+        largest_stride=max(0, served.tokenizer.window_room(pairs=served.takes_pairs) - 1),
         long_texts=settings_of_model(settings, served.task.windows).long_texts or "cut",
         drops_unseen=served.tokenizer.encode("\0\u200b").empty,
     )

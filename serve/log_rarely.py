@@ -1,4 +1,4 @@
-"""Logs what may happen a thousand times a second once a minute, and how often it happened since."""
+"""Logs of what happens again and again: once a minute with a count, or once for good."""
 
 import logging
 import time
@@ -26,3 +26,17 @@ class Rarely:
         self._last[kind] = now
         before = self._silent.pop(kind, 0)
         self._log.error("%s%s", message, f" ({before} times more before)" if before else "")
+
+
+class Once:
+    """Logs each line once."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._logged: set[str] = set()
+
+    def warning(self, line: str) -> None:
+        """Log ``line``, unless it was logged before."""
+        if line not in self._logged:
+            self._logged.add(line)
+            self._log.warning("%s", line)

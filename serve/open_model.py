@@ -36,9 +36,14 @@ class ServedModel:
         return "pair" if self.task.has_pair else "single"
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether a pair of texts may come."""
+        return self.takes != "single"
+
+    @property
     def reranks(self) -> bool:
         """Whether it gives a pair one score, as a cross-encoder does."""
-        return self.takes != "single" and self.task.outputs == 1
+        return self.takes_pairs and self.task.outputs == 1
 
 
 def open_served(

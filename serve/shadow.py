@@ -169,7 +169,7 @@ class Shadow:
         """Queue the texts of an answered request, if it is drawn and there is room."""
         if self._draw() >= self._spec.share:
             return
-        chars = _characters(texts)
+        chars = sum(text.chars for text in texts)
         if self._waiting.full() or self._waiting_chars + chars > _MAX_WAITING_CHARS:
             self._metrics.dropped(self._spec.model, self._spec.other, len(texts))
             return
@@ -187,7 +187,7 @@ class Shadow:
                 if not isinstance(err, SpdError):
                     _log.error("the shadow %s failed: %s", self._spec.other, reason_of(err))
             finally:
-                self._waiting_chars -= _characters(texts)
+                self._waiting_chars -= sum(text.chars for text in texts)
 
     async def _compare(
         self,
@@ -262,7 +262,3 @@ def refuse_incomparable(first: ServedModel, second: ServedModel) -> None:
                 got=f"{mine} and {theirs}",
                 fix="shadow with a model of the same task",
             )
-
-
-def _characters(texts: Sequence[Text]) -> int:
-    return sum(len(part) for text in texts for part in text.parts)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from serve.batching import BatchResult
+from serve.batching import BatchResult, slowest_of
 from serve.protocols.input_spec import InputSpec
 from serve.request_body import Strict, validated, whole
 from serve.settings import ServeSettings
@@ -184,7 +184,7 @@ def results_of_texts(rows: Sequence[Tokens], ran: Sequence[BatchResult]) -> list
     found, results = [], iter(ran)
     for row in rows:
         own = [next(results) for _ in row.windows]
-        slowest = max(own, key=lambda one: one.queue_s + one.run_s)
+        slowest = slowest_of(own)
         logits_C = pooled(np.stack([one.logits_C for one in own]), row.pooling)
         found.append(BatchResult(logits_C=logits_C, queue_s=slowest.queue_s, run_s=slowest.run_s))
     return found

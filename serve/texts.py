@@ -31,6 +31,11 @@ class Text:
         """The text, and the second text of a pair."""
         return (self.text,) if self.pair is None else (self.text, self.pair)
 
+    @property
+    def chars(self) -> int:
+        """Characters of all parts."""
+        return sum(map(len, self.parts))
+
 
 class errors_at:  # noqa: N801  # named like contextlib's; a generator would take three times as long
     """Put the position ``where`` before the message of a refusal raised in the block."""

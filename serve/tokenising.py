@@ -75,7 +75,7 @@ class Tokenising:
             return tokens_of(reader, text, max_chars=max_chars, side=side)
 
         start = time.perf_counter()
-        if sum(map(_chars_of, texts)) <= _SHORT_CHARS:
+        if sum(text.chars for text in texts) <= _SHORT_CHARS:
             rows = _each(row_of, texts)
             return Tokenised(rows=rows, tok_s=time.perf_counter() - start)
         rows, tok_s = await self._in_turns(row_of, texts, max_chars)
@@ -113,7 +113,7 @@ class Tokenising:
             is_cut = any(len(part) > max_chars for text in some for part in text.parts)
             threads = self._thread_of_cut if is_cut else self._threads
             more, seconds = await loop.run_in_executor(threads, run, some)
-            self._pace.learn(sum(min(_chars_of(text), max_chars) for text in some), seconds)
+            self._pace.learn(sum(min(text.chars, max_chars) for text in some), seconds)
             made += more
             total_s += seconds
         return made, total_s
@@ -138,14 +138,9 @@ def _turns_of(texts: Sequence[Text]) -> Iterator[list[Text]]:
     group: list[Text] = []
     chars = 0
     for text in texts:
-        if group and chars + _chars_of(text) > _TURN_CHARS:
+        if group and chars + text.chars > _TURN_CHARS:
             yield group
             group, chars = [], 0
         group.append(text)
-        chars += _chars_of(text)
+        chars += text.chars
     yield group
-
-
-def _chars_of(text: Text) -> int:
-    """Characters of a text or of a pair."""
-    return sum(map(len, text.parts))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from serve.discovery import Discovery
 from serve.hosted_model import HostedModel, ModelPhase
+from serve.log_rarely import Once
 from serve.model_control import ModelControl
 from serve.model_source import Look, ModelVersion
 from serve.model_versions import versions_of
@@ -53,7 +54,7 @@ class Watcher:
         """``discovery`` finds models that are added; None where none can be."""
         self._state, self._control, self._discovery = state, control, discovery
         self._watched: dict[int, Watched] = {}
-        self._told: set[str] = set()
+        self._once = Once(_log)
 
     async def run(self) -> None:
         """Look at every model, again and again, until this is cancelled."""
@@ -79,7 +80,7 @@ class Watcher:
         try:
             found = await versions_of(model)
         except SpdError as err:
-            self._tell(str(err))
+            self._once.warning(str(err))
             return
         self._tell_incomplete(model, found)
         now = look_of(found)
@@ -95,12 +96,6 @@ class Watcher:
         """Log each version that is not complete, once."""
         for one in found:
             if one.lack:
-                self._tell(
+                self._once.warning(
                     f"model {model.name}: version {one.version} is not complete yet: {one.lack}"
                 )
-
-    def _tell(self, line: str) -> None:
-        """Log a line, once."""
-        if line not in self._told:
-            self._told.add(line)
-            _log.warning(line)

@@ -37,7 +37,8 @@ def head_counts(heads: int) -> tuple[int, ...]:
 
 def neuron_counts(neurons: int) -> tuple[int, ...]:
     """The numbers of neurons to time: none, a few, then multiples of about a twelfth, and all."""
-    step = max(_NEURON_MULTIPLE, round(neurons / _NEURON_STEPS / _NEURON_MULTIPLE) * 32)
+    multiples = max(1, round(neurons / _NEURON_STEPS / _NEURON_MULTIPLE))
+    step = multiples * _NEURON_MULTIPLE
     counts = {0, *_FEW_NEURONS, *range(step, neurons, step), neurons}
     return tuple(sorted(n for n in counts if n <= neurons))
 

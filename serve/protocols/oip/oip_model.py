@@ -63,7 +63,7 @@ class Inference:
 
 def inputs_of(served: ServedModel) -> list[TensorMetadata]:
     """The inputs of a model; a request has either the texts or the token ids."""
-    texts = [TEXT] if served.takes == "single" else [TEXT, PAIR]
+    texts = [TEXT, PAIR] if served.takes_pairs else [TEXT]
     return [
         *(TensorMetadata(name=name, datatype=BYTES, shape=(-1,)) for name in texts),
         *(TensorMetadata(name=name, datatype=INT64, shape=(-1, -1)) for name in (IDS, MASK, TYPES)),
