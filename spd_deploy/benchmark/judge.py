@@ -71,8 +71,8 @@ def judge(report: Report) -> Judgement:
     return Judgement(rows=host, caveats=caveats_of(report, device), device=device)
 
 
-def measurement_of(report: Report, arm: str, rounds: Rounds) -> RoundSamples:
-    """One side of a comparison."""
+def round_samples_of(report: Report, arm: str, rounds: Rounds) -> RoundSamples:
+    """The samples of an arm with its machine and runtime, to be compared with another arm's."""
     return RoundSamples(machine=report.machine, runtime=report.arm(arm).runtime, rounds=rounds)
 
 
@@ -138,6 +138,6 @@ def _speed_up(report: Report, samples: ClockSamples, arm: str, shape: Shape) -> 
     if baseline is None or arm == baseline:
         return None
     base, other = (
-        measurement_of(report, name, samples.rounds[name, shape]) for name in (baseline, arm)
+        round_samples_of(report, name, samples.rounds[name, shape]) for name in (baseline, arm)
     )
     return replace(compare(base, other), unproven=unproven(report, arm, shape))

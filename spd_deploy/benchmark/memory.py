@@ -30,7 +30,7 @@ from spd_deploy.sessions.onnxruntime import import_onnxruntime
 from spd_deploy.sessions.openvino import openvino_core
 from spd_deploy.sessions.tensorrt.versions import import_tensorrt
 
-_PATIENCE_S = 600.0
+_TIMEOUT_S = 600.0
 _RUNS = 3
 _STATUS = Path("/proc/self/status")
 
@@ -44,7 +44,7 @@ def memory_of(source: ArmSource, settings: BenchmarkSettings) -> ResidentMemory 
     if not _STATUS.exists():
         return None
     shape = settings.largest
-    order = {
+    request = {
         "folder": str(source.artefact.folder.resolve()),
         "runtime": str(source.runtime_choice),
         "device": settings.device,
@@ -56,11 +56,11 @@ def memory_of(source: ArmSource, settings: BenchmarkSettings) -> ResidentMemory 
     try:
         done = subprocess.run(
             command,
-            input=json.dumps(order),
+            input=json.dumps(request),
             env=child_environment(),
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as err:
         raise _failed(source, str(err)) from err
@@ -69,13 +69,15 @@ def memory_of(source: ArmSource, settings: BenchmarkSettings) -> ResidentMemory 
     return ResidentMemory(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def weigh(order: Mapping[str, Any]) -> ResidentMemory:
+def weigh(request: Mapping[str, Any]) -> ResidentMemory:
     """Measure what :func:`memory_of` asks for, in this process."""
-    shape = Shape(batch=order["batch"], seq=order["seq"])
-    settings = BenchmarkSettings(shapes=(shape,), device=order["device"], threads=order["threads"])
-    artefact = open_artefact(Path(order["folder"]))
+    shape = Shape(batch=request["batch"], seq=request["seq"])
+    settings = BenchmarkSettings(
+        shapes=(shape,), device=request["device"], threads=request["threads"]
+    )
+    artefact = open_artefact(Path(request["folder"]))
     source = ArmSource(
-        name="weighed", artefact=artefact, runtime_choice=RUNTIME_CHOICES[order["runtime"]]
+        name="weighed", artefact=artefact, runtime_choice=RUNTIME_CHOICES[request["runtime"]]
     )
     load_library(source.runtime)
     batch = random_batch(shape, source.encoder.vocabulary, np.random.default_rng(0))

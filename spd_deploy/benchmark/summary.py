@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
-from spd_deploy.benchmark.judge import Judgement, compare, measurement_of
+from spd_deploy.benchmark.judge import Judgement, compare, round_samples_of
 from spd_deploy.benchmark.proof import unproven
 from spd_deploy.benchmark.records import ArmFacts
 from spd_deploy.benchmark.report import Report
@@ -155,7 +155,7 @@ def _scope(report: Report, judgement: Judgement, arm: ArmFacts) -> str | None:
         return f"{step}; no dense arm like it was measured to tell what sparsity alone gains."
     pair = (dense.name, arm.name)
     gains = [
-        compare(*(measurement_of(report, name, report.rounds(name, shape)) for name in pair))
+        compare(*(round_samples_of(report, name, report.rounds(name, shape)) for name in pair))
         for shape in report.settings.shapes
     ]
     return f"{step}; sparsity alone, over {dense.name}: {_span(gains)} ({_interval(gains)})."

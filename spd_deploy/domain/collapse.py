@@ -61,5 +61,5 @@ def _constant_labels(
     if not varied or counts.max() < _NEARLY_ALL * len(labels_BC):
         return None
     names = [label for label, has in zip(task.labels, rows[counts.argmax()], strict=True) if has]
-    said = ", ".join(map(repr, names)) or "no label"
-    return f"{said} for {counts.max()} of {len(labels_BC)} rows"
+    labels = ", ".join(map(repr, names)) or "no label"
+    return f"{labels} for {counts.max()} of {len(labels_BC)} rows"

@@ -29,7 +29,7 @@ _SIGNS = (
     ("conv", "it convolves"),
 )
 # What tensors tell of weights that are not whole as they are stored, and how they become it.
-_APART = (
+_NOT_WHOLE = (
     (
         ".weight_orig",
         "its weights are stored apart from the masks of torch.nn.utils.prune",
@@ -84,7 +84,7 @@ def find_layers(shapes: Shapes, config: Mapping[str, Any]) -> Layers:
         BadModel: the model is of another kind, has no such layers, several stacks, or a gap.
     """
     refuse_other_kind(config)
-    _refuse_apart(shapes, config)
+    _refuse_not_whole(shapes, config)
     stacks: dict[tuple[str, Naming], set[int]] = {}
     for naming in NAMINGS:
         query = re.compile(rf"(.+)\.(\d+)\.{re.escape(naming.query)}\.weight")
@@ -145,9 +145,9 @@ def _in_layer(shapes: Shapes, layers: Layers, layer: int) -> set[str]:
     return {name.removeprefix(prefix) for name in shapes if name.startswith(prefix)}
 
 
-def _refuse_apart(shapes: Shapes, config: Mapping[str, Any]) -> None:
+def _refuse_not_whole(shapes: Shapes, config: Mapping[str, Any]) -> None:
     """Weights that are stored in parts, of which Transformers would load some or none."""
-    for sign, reason, fix in _APART:
+    for sign, reason, fix in _NOT_WHOLE:
         if (name := next((n for n in shapes if sign in n), None)) is not None:
             raise BadModel(f"the weights are not whole: {reason}", got=name, fix=fix)
 

@@ -96,10 +96,10 @@ def open_folder(address: UrlAddress) -> RemoteFolder:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """Options of a file system: HTTP gives up on silence, and not on a model that takes long."""
+    """Options of a file system; HTTP limits the time to connect and that between bytes."""
     if protocol not in ("http", "https"):
         return {}
     from aiohttp import ClientTimeout
 
-    patience = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
-    return {"client_kwargs": {"timeout": patience, "trust_env": True}}
+    timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}

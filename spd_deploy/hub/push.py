@@ -8,7 +8,7 @@ from pathlib import Path
 from spd_deploy.domain.errors import BadSetting, SpdError, Unavailable, first_line
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.hub.address import HubAddress, address_of
-from spd_deploy.hub.answers import bars_on_a_terminal, silence_of_hub
+from spd_deploy.hub.reachable import bars_on_a_terminal, why_hub_is_unreachable
 
 _SIGN_IN = "sign in with: hf auth login, or set HF_TOKEN"
 
@@ -78,7 +78,7 @@ def push_files(
         raise Unavailable(
             "spd push needs a token of the Hugging Face hub", got="none", fix=_SIGN_IN
         )
-    if (silence := silence_of_hub()) is not None:
+    if (silence := why_hub_is_unreachable()) is not None:
         raise Unavailable(
             "the Hugging Face hub does not answer", got=silence, fix="try with a network"
         )

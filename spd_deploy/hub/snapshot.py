@@ -14,10 +14,10 @@ from spd_deploy.domain.folders import CONFIG_FILE, did_you_mean
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.versions import PACKAGE
 from spd_deploy.hub.address import HubAddress
-from spd_deploy.hub.answers import bars_on_a_terminal, silence_of_hub
 from spd_deploy.hub.cache import new_folder
 from spd_deploy.hub.licenses import license_in
 from spd_deploy.hub.model_files import HUB_FILES
+from spd_deploy.hub.reachable import bars_on_a_terminal, why_hub_is_unreachable
 
 _SIGN_IN = "check the name; a private or gated model needs a token: hf auth login"
 
@@ -37,10 +37,11 @@ def fetch_from_hub(
         Unavailable: the hub does not answer and the model is not in its cache.
     """
     require_modules(f"reading {address}", "hub", "huggingface_hub")
-    silence = silence_of_hub()
-    snapshot = _snapshot(address, reference, silence)
-    if silence is not None:
-        note(f"the Hugging Face hub does not answer ({silence}): {address} is read from its cache")
+    unreachable = why_hub_is_unreachable()
+    snapshot = _snapshot(address, reference, unreachable)
+    if unreachable is not None:
+        why = f"the Hugging Face hub does not answer ({unreachable})"
+        note(f"{why}: {address} is read from its cache")
     origin = Origin(
         address=address.url,
         revision=address.revision,
@@ -50,7 +51,7 @@ def fetch_from_hub(
     return _under_its_name(snapshot, address), origin
 
 
-def _snapshot(address: HubAddress, reference: str, silence: str | None) -> Path:
+def _snapshot(address: HubAddress, reference: str, unreachable: str | None) -> Path:
     """The folder of the snapshot, named by its commit."""
     from huggingface_hub import errors, snapshot_download
 
@@ -61,11 +62,13 @@ def _snapshot(address: HubAddress, reference: str, silence: str | None) -> Path:
                 revision=address.revision,
                 allow_patterns=[*HUB_FILES],
                 ignore_patterns=["*/*"],
-                local_files_only=silence is not None,
+                local_files_only=unreachable is not None,
                 library_name=PACKAGE,
             )
     except errors.LocalEntryNotFoundError as err:
-        raise _not_here(address, reference, silence or first_line(err.__cause__ or err)) from err
+        raise _not_here(
+            address, reference, unreachable or first_line(err.__cause__ or err)
+        ) from err
     except errors.RevisionNotFoundError as err:
         raise BadModel(
             f"{address.url} has no such revision", got=address.revision, fix="check --revision"
@@ -84,8 +87,8 @@ def _snapshot(address: HubAddress, reference: str, silence: str | None) -> Path:
             f"the Hugging Face hub did not give {address}", got=first_line(err), fix="try again"
         ) from err
     if not (Path(folder) / CONFIG_FILE).exists():
-        if silence is not None:
-            raise _not_here(address, reference, silence)
+        if unreachable is not None:
+            raise _not_here(address, reference, unreachable)
         raise BadModel(
             f"{address} holds no model", got=f"no {CONFIG_FILE} in it", fix="name another one"
         )

@@ -66,7 +66,7 @@ def fetch_from_url(address: UrlAddress, note: Callable[[str], None]) -> tuple[Pa
 
 
 def _small_files(remote: RemoteFolder) -> dict[str, bytes]:
-    """What says which files there are: the manifest, or the small files of a checkpoint."""
+    """The files that say which others there are: a manifest, or the small ones of a checkpoint."""
     if (manifest := remote.content(MANIFEST_FILE)) is not None:
         return {MANIFEST_FILE: manifest}
     if (config := remote.content(CONFIG_FILE)) is None:
@@ -85,11 +85,11 @@ def _all_files(remote: RemoteFolder, small: Mapping[str, bytes]) -> dict[str, st
     known = {name: hashlib.sha256(content).hexdigest() for name, content in small.items()}
     if MANIFEST_FILE in small:
         listed = _listed(small[MANIFEST_FILE], "files", remote.address)
-        return {**known, **{_plain(n, remote.address): str(sha) for n, sha in listed.items()}}
+        return {**known, **{_name_inside(n, remote.address): str(sha) for n, sha in listed.items()}}
     weights = [WEIGHTS_FILE]
     if INDEX_FILE in small and not remote.has(WEIGHTS_FILE):
         shards = _listed(small[INDEX_FILE], "weight_map", remote.address).values()
-        weights = sorted({_plain(str(name), remote.address) for name in shards})
+        weights = sorted({_name_inside(str(name), remote.address) for name in shards})
     elif not remote.has(WEIGHTS_FILE):
         raise BadModel(
             f"{remote.address} has no safetensors of a whole model",
@@ -114,7 +114,7 @@ def _listed(content: bytes, field: str, address: UrlAddress) -> Mapping[str, Any
     return found
 
 
-def _plain(name: str, address: UrlAddress) -> str:
+def _name_inside(name: str, address: UrlAddress) -> str:
     """A file's name, if it is one in the folder itself.
 
     Raises:

@@ -23,7 +23,7 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _COMMON = ("CPUExecutionProvider", CUDA, TENSORRT)
 # This provider sends work to a cloud service.
 _REMOTE = "AzureExecutionProvider"
-_PATIENCE_S = 120.0
+_TIMEOUT_S = 120.0
 # An ONNX model that returns its input, in a version that every runtime reads. It is written out,
 # since the package onnx need not be installed.
 ONE_NODE = (
@@ -72,7 +72,7 @@ def failure_of(provider: str) -> str | None:
             env=child_environment(),
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as err:
         return f"the process that tries it did not end: {err}"

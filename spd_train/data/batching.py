@@ -18,9 +18,9 @@ from spd_deploy.domain.model_config import has_token_types
 from spd_deploy.domain.text import Tokenizer, Tokens, pad
 from spd_train.data.examples import Example
 
-# Rows are sorted by length within a window of this many batches, so that the batches are still
+# Rows are sorted by length within sections of this many batches, so that the batches are still
 # random: two rows share a batch in some epochs and not in others.
-WINDOW_BATCHES = 50
+SECTION_BATCHES = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +111,7 @@ def epoch_batches(
     """Row indices of each batch of an epoch: every row once, rows of similar length together.
 
     The result depends on seed and epoch alone, so a resumed run sees the same batches. Only the
-    last batch of a window may be smaller than ``batch_size``.
+    last batch of a section may be smaller than ``batch_size``.
 
     Args:
         lengths: number of tokens of each row, in all its windows.
@@ -122,9 +122,9 @@ def epoch_batches(
     draw = np.random.default_rng([seed, epoch])
     order = draw.permutation(len(lengths))
     batches: list[list[int]] = []
-    window = batch_size * WINDOW_BATCHES
-    for start in range(0, len(order), window):
-        rows = sorted(order[start : start + window].tolist(), key=lambda row: lengths[row])
+    section = batch_size * SECTION_BATCHES
+    for start in range(0, len(order), section):
+        rows = sorted(order[start : start + section].tolist(), key=lambda row: lengths[row])
         batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     return [batches[i] for i in draw.permutation(len(batches))]
 

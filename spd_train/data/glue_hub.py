@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from spd_deploy.domain.errors import Unavailable, first_line
 from spd_deploy.domain.tasks import Task
-from spd_deploy.hub.answers import silence_of_hub
+from spd_deploy.hub.reachable import why_hub_is_unreachable
 from spd_train.data.examples import Example, Splits
 
 REPOSITORY = "nyu-mll/glue"
@@ -24,7 +24,7 @@ def hub_split(task: Task, split: str) -> Splits:
             "without --data the data comes from the hub, which needs the package datasets",
             fix="name a folder with --data, or pip install 'spd-deploy[data]'",
         )
-    silence = silence_of_hub()  # before the import, which reads whether the hub is offline
+    silence = why_hub_is_unreachable()  # before the import, which reads whether the hub is offline
     import datasets
 
     parts: Splits = {}

@@ -101,25 +101,25 @@ def _solve_by_gradients(
     """The solution for a mask of zeros and ones, by conjugate gradients."""
     scale_K = inputs_KK.diagonal() + pull
 
-    def applied(weight_NK: Tensor) -> Tensor:
+    def operator(weight_NK: Tensor) -> Tensor:
         return mask_NK * (weight_NK @ inputs_KK) + pull * weight_NK
 
     target_NK = mask_NK * (cross_NK + pull * start_NK)
     weight_NK = mask_NK * start_NK
-    rest_NK = target_NK - applied(weight_NK)
-    toward_NK = rest_NK / scale_K
-    way_NK, power_N1 = toward_NK, _dot(rest_NK, toward_NK)
+    residual_NK = target_NK - operator(weight_NK)
+    preconditioned_NK = residual_NK / scale_K
+    direction_NK, product_N1 = preconditioned_NK, _dot(residual_NK, preconditioned_NK)
     enough = _TOLERANCE * target_NK.norm()
     for _ in range(_MAX_ITERATIONS):
-        if rest_NK.norm() <= enough:
+        if residual_NK.norm() <= enough:
             break
-        moved_NK = applied(way_NK)
-        length_N1 = power_N1 / _dot(way_NK, moved_NK).clamp_min(_TINY)
-        weight_NK = weight_NK + length_N1 * way_NK
-        rest_NK = rest_NK - length_N1 * moved_NK
-        toward_NK = rest_NK / scale_K
-        before_N1, power_N1 = power_N1, _dot(rest_NK, toward_NK)
-        way_NK = toward_NK + power_N1 / before_N1.clamp_min(_TINY) * way_NK
+        applied_NK = operator(direction_NK)
+        step_N1 = product_N1 / _dot(direction_NK, applied_NK).clamp_min(_TINY)
+        weight_NK = weight_NK + step_N1 * direction_NK
+        residual_NK = residual_NK - step_N1 * applied_NK
+        preconditioned_NK = residual_NK / scale_K
+        before_N1, product_N1 = product_N1, _dot(residual_NK, preconditioned_NK)
+        direction_NK = preconditioned_NK + product_N1 / before_N1.clamp_min(_TINY) * direction_NK
     return weight_NK
 
 
@@ -153,7 +153,7 @@ def moments_of(pairs: Iterator[tuple[Tensor, Tensor]]) -> Moments:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
+class _Observed:
     """Inputs and outputs of a layer's modules on the real tokens of one batch, by name.
 
     Attributes:
@@ -180,7 +180,7 @@ def _solve_layer(
     residuals = {m.name: _residual_of(network.encoder, m) for m in of_layer}
     every = dict.fromkeys([m.name for m in of_layer] + [r for r in residuals.values() if r])
     with autocast():
-        taught = [_watch(network, layer, flow, tuple(every), teacher=True) for flow in flows]
+        teachers = [_observe(network, layer, flow, tuple(every), teacher=True) for flow in flows]
     for together in READ_TOGETHER:
         names = [m.name for m in of_layer if m.role in together]
         chosen = [name for name in names if name in masks]
@@ -189,14 +189,14 @@ def _solve_layer(
         residual = residuals[names[0]]
         watched = tuple(name for name in (names[0], residual) if name is not None)
         with autocast():
-            seen = [_watch(network, layer, flow, watched, teacher=False) for flow in flows]
-        moments = moments_of(_pairs(seen, taught, names[0], chosen, residual))
+            students = [_observe(network, layer, flow, watched, teacher=False) for flow in flows]
+        moments = moments_of(_pairs(students, teachers, names[0], chosen, residual))
         for name, of_name in zip(chosen, _by_target(moments, len(chosen)), strict=True):
             linear = network.linear(name)
             weight_NK, bias_N = solve_kept(of_name, masks[name], linear.weight)
             linear.weight.copy_(weight_NK)
             linear.bias.copy_(bias_N)
-    _advance(network, layer, flows, taught, autocast)
+    _advance(network, layer, flows, teachers, autocast)
 
 
 def _residual_of(encoder: Encoder, matrix: Matrix) -> str | None:
@@ -218,8 +218,8 @@ def _residual_of(encoder: Encoder, matrix: Matrix) -> str | None:
 
 
 def _pairs(
-    seen: Sequence[_Seen],
-    taught: Sequence[_Seen],
+    students: Sequence[_Observed],
+    teachers: Sequence[_Observed],
     reader: str,
     names: Sequence[str],
     residual: str | None,
@@ -228,7 +228,7 @@ def _pairs(
 
     The inputs are those of ``reader``, which reads the same.
     """
-    for student, teacher in zip(seen, taught, strict=True):
+    for student, teacher in zip(students, teachers, strict=True):
         target_TN = torch.cat([teacher.outputs[name].float() for name in names], dim=1)
         if residual is not None:
             target_TN = target_TN + teacher.inputs[residual] - student.inputs[residual]
@@ -242,18 +242,18 @@ def _by_target(moments: Moments, count: int) -> Iterator[Moments]:
         yield replace(moments, cross_NK=cross_NK, target_N=target_N)
 
 
-class _SeenEnough(Exception):
+class _ObservedAll(Exception):
     """Ends a pass through a layer after the last module that is observed."""
 
 
-def _watch(
+def _observe(
     network: GraftedNetwork,
     layer: int,
     flow: LayerInputs,
     names: Sequence[str],
     *,
     teacher: bool,
-) -> _Seen:
+) -> _Observed:
     """Run one layer of teacher or student on a batch, and record some of its modules.
 
     The student's pass stops at the last of them, before that is computed: its inputs are needed
@@ -268,7 +268,7 @@ def _watch(
             def enter(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
                 inputs[name] = args[0][flow.real_BS]
                 if not teacher and len(inputs) == len(names):
-                    raise _SeenEnough
+                    raise _ObservedAll
 
             def leave(_: Tensor, y_BSN: Tensor, name: str = name) -> None:
                 outputs[name] = y_BSN[flow.real_BS]
@@ -278,22 +278,22 @@ def _watch(
             if teacher:
                 stack.enter_context(forward_hook(module, leave))
         network.graft_all(not teacher)
-        with contextlib.suppress(_SeenEnough):
+        with contextlib.suppress(_ObservedAll):
             before_BSH = flow.teacher_BSH if teacher else flow.student_BSH
             hidden_BSH = flow.run(network.layers, layer, before_BSH)
-    return _Seen(inputs=inputs, outputs=outputs, hidden_BSH=hidden_BSH)
+    return _Observed(inputs=inputs, outputs=outputs, hidden_BSH=hidden_BSH)
 
 
 def _advance(
     network: GraftedNetwork,
     layer: int,
     flows: Sequence[LayerInputs],
-    taught: Sequence[_Seen],
+    teachers: Sequence[_Observed],
     autocast: Autocast,
 ) -> None:
     """Replace the hidden states of student and teacher by those after the layer."""
     network.graft_all(True)
-    for flow, teacher in zip(flows, taught, strict=True):
+    for flow, teacher in zip(flows, teachers, strict=True):
         assert teacher.hidden_BSH is not None  # noqa: S101 - the teacher's passes are whole
         flow.teacher_BSH = teacher.hidden_BSH
         with autocast():

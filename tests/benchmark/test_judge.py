@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spd_deploy.benchmark.judge import RoundSamples, compare, judge, measurement_of
+from spd_deploy.benchmark.judge import RoundSamples, compare, judge, round_samples_of
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.nvidia import Gpu
 from tests.benchmark.made import MACHINE, SHAPE, drawn, made_report, three_arms, three_judged
@@ -74,7 +74,7 @@ def test_a_judgement_is_json() -> None:
 def sides() -> tuple[RoundSamples, RoundSamples]:
     """Two sides that may be compared."""
     report = three_arms()
-    return measurement_of(report, "dense", report.rounds("dense", SHAPE)), measurement_of(
+    return round_samples_of(report, "dense", report.rounds("dense", SHAPE)), round_samples_of(
         report, "block", report.rounds("block", SHAPE)
     )
 

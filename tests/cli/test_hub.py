@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from spd_deploy.hub import answers
+from spd_deploy.hub import reachable
 from tests.cli.running import run_in
 from tests.cli.user_folder import mrpc_files
 
@@ -30,7 +30,7 @@ def test_a_hub_that_is_silent_is_one_line(
     mrpc_files(tmp_path / "MRPC")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", silent)
-    monkeypatch.setattr(answers, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(reachable, "_TIMEOUT_S", 0.5)
 
     done = run_in(tmp_path, COMMAND)
 

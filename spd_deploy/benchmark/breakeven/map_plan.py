@@ -56,7 +56,7 @@ class MapPlan:
         enough = self.device == "cuda" or ((self.threads or 0) >= 1 and self.runtimes)
         wide = self.parts and self.tokens and self.patterns and self.precisions
         if not (wide and enough):
-            raise BadSetting("a map with nothing on it", got=self, fix="name sizes and patterns")
+            raise BadSetting("the map measures nothing", got=self, fix="name sizes and patterns")
         for part in self.parts:
             if part.shape[0] * part.shape[1] > _LARGEST:
                 raise BadSetting(

@@ -12,7 +12,8 @@ class SearchBudget:
     Attributes:
         stripe_sweeps: rounds of the search for N:M; each pairs every stripe with another.
         patience: rounds without a gain after which the search for N:M stops.
-        group_rounds: rounds of the search for block patterns; each deals the rows out anew.
+        group_rounds: rounds of the search for block patterns; each divides the rows between
+            groups anew, two groups at a time.
         seed: seed of the random pairs and of the noise.
     """
 
@@ -25,7 +26,7 @@ class SearchBudget:
         """Refuse a search without rounds."""
         if (least := min(self.stripe_sweeps, self.patience, self.group_rounds)) < 1:
             raise BadSetting(
-                "a search for permutations needs at least one sweep",
+                "a search for permutations needs at least one round",
                 got=least,
                 fix="search longer, or do not permute",
             )

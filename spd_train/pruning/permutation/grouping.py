@@ -84,8 +84,8 @@ def group_order(
             best_GR, most = order_GR, kept
         noise = noise_at(round_ / budget.group_rounds, size)
         before_GR = order_GR
-        order_GR = _dealt(
-            order_GR, _shaken(affinity_XG, noise, generator), segment // size, generator
+        order_GR = _regrouped(
+            order_GR, _with_noise(affinity_XG, noise, generator), segment // size, generator
         )
         if noise == 0 and torch.equal(order_GR, before_GR):
             break
@@ -103,7 +103,7 @@ def _affinity(sections: Sequence[Section], order_GR: Tensor) -> tuple[Tensor, fl
     return torch.stack([a for a, _ in parts]).sum(0).cpu(), sum(kept for _, kept in parts)
 
 
-def _shaken(affinity_XG: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def _with_noise(affinity_XG: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Affinities plus normal noise, in units of their standard deviation within a row."""
     if noise == 0:
         return affinity_XG
@@ -111,18 +111,18 @@ def _shaken(affinity_XG: Tensor, noise: float, generator: torch.Generator) -> Te
     return affinity_XG + noise * spread * torch.randn(affinity_XG.shape, generator=generator)
 
 
-def _dealt(
+def _regrouped(
     order_GR: Tensor, affinity_XG: Tensor, per_segment: int, generator: torch.Generator
 ) -> Tensor:
     """The groups ``[G, R]`` after each was paired about once with each other of its segment."""
     order_GR = order_GR.clone()
     for _ in range(per_segment):
         pair_P2 = random_pairs(len(order_GR), per_segment, generator)
-        order_GR[pair_P2.T.flatten()] = _split(order_GR[pair_P2], affinity_XG, pair_P2)
+        order_GR[pair_P2.T.flatten()] = _divided(order_GR[pair_P2], affinity_XG, pair_P2)
     return order_GR
 
 
-def _split(rows_P2R: Tensor, affinity_XG: Tensor, pair_P2: Tensor) -> Tensor:
+def _divided(rows_P2R: Tensor, affinity_XG: Tensor, pair_P2: Tensor) -> Tensor:
     """The best division ``[2P, R]`` of each pair's rows for fixed blocks, first groups first."""
     R = rows_P2R.shape[2]
     rows_PX = rows_P2R.flatten(1)

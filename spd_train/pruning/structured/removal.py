@@ -35,7 +35,7 @@ class RemovalCurve:
     """The order in which the units of a matrix are removed, and the error that remains.
 
     Attributes:
-        order_R: the units that were removed, the first first; units that had gone before come
+        order_R: the units that were removed, the first first; units that were removed before come
             first of all.
         error_U: squared error of the output with k units kept, as a share of the output's
             variance, for k = 0 to U ``[U + 1]``; inf for fewer than were left at the end.
@@ -164,7 +164,7 @@ class _Remaining:
         return removed_U, rises_U.clamp_min(0)
 
     def remove(self, places_U: Tensor) -> None:
-        """Take the units at these places away, and solve the others again."""
+        """Remove the units at these indices, and solve the others again."""
         gone = columns_of(places_U, self.width)
         rows_RK = self.inverse_KK[gone]
         factor = torch.linalg.cholesky(rows_RK[:, gone])
@@ -174,7 +174,7 @@ class _Remaining:
         self.alive_U[places_U] = False
 
     def _drop_removed(self) -> None:
-        """Make the matrices smaller where a quarter of their units has gone."""
+        """Make the matrices smaller once a quarter of their units is removed."""
         if self.count > _FULL * len(self.alive_U):
             return
         places_U = self.alive_U.nonzero()[:, 0]
@@ -239,7 +239,7 @@ class _Candidates:
         return costs_U.masked_fill(~self.alive_U, torch.inf)
 
     def _remove(self, place: Tensor) -> None:
-        """Take a unit away: with S = ([H^-1]_gg)^-1 [H^-1]_g:, W becomes W - W_g S."""
+        """Remove a unit: with S = ([H^-1]_gg)^-1 [H^-1]_g:, W becomes W - W_g S."""
         gone = columns_of(place[None], self.width)
         rows_DC = self.inverse_CC[gone]
         solved_DC = torch.linalg.solve(rows_DC[:, gone], rows_DC)

@@ -54,7 +54,7 @@ class StructureRemover:
         self.students = CompactStudents(network)
         self.students.set_masks(masks)
         self.sublayers = [u for u in sublayers_of(network.encoder) if u.reader.name in targets]
-        self.begun = {u.reader.name: u.left_of(masks) for u in self.sublayers}
+        self.initial_counts = {u.reader.name: u.left_of(masks) for u in self.sublayers}
 
     def choose_targets(
         self, masks: Mapping[str, Tensor]
@@ -125,8 +125,8 @@ class StructureRemover:
         """How many heads or neurons a sublayer keeps at a share of the way to its target."""
         reader = targets[sublayer.reader.name]
         assert isinstance(reader, Structured)  # noqa: S101 - sublayers have no other
-        begun = self.begun[sublayer.reader.name]
-        wanted = begun - round(share * (begun - reader.kept(sublayer.count)))
+        initial = self.initial_counts[sublayer.reader.name]
+        wanted = initial - round(share * (initial - reader.kept(sublayer.count)))
         return min(sublayer.left_of(before), wanted)
 
     def _whole_layers(self, count: int) -> dict[str, Pattern]:

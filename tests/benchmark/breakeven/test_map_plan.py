@@ -115,7 +115,7 @@ def test_a_map_of_nothing_is_refused(
 
 def test_a_cpu_without_a_runtime_is_refused() -> None:
     """Only a GPU's map has none to name."""
-    with pytest.raises(BadSetting, match="nothing on it"):
+    with pytest.raises(BadSetting, match="measures nothing"):
         MapPlan(
             model=None,
             parts=(SMALL,),

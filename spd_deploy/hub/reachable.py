@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from spd_deploy.domain.errors import first_line
 
-_PATIENCE_S = 5.0
+_TIMEOUT_S = 5.0
 
 
-def silence_of_hub() -> str | None:
+def why_hub_is_unreachable() -> str | None:
     """Why the hub does not answer; None if it answers.
 
     After a failure its client makes no further request in this process.
@@ -22,7 +22,7 @@ def silence_of_hub() -> str | None:
     if is_offline_mode():
         return "offline mode: HF_HUB_OFFLINE is set"
     try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE_S)
+        get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
     except Exception as err:  # noqa: BLE001 - its transport is another library in each version
         constants.HF_HUB_OFFLINE = True
         return first_line(err)
