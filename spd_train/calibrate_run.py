@@ -19,7 +19,7 @@ from spd_train.training.scoring import Forward
 
 
 def calibrate(
-    config: TrainConfig, prepared: PreparedRun, forward: Forward, progress: Progress, arm: str
+    config: TrainConfig, prepared: PreparedRun, forward: Forward, progress: Progress, owner: str
 ) -> TemperatureScaling | None:
     """Fit the temperature of a model and measure what it changes; None for a regression.
 
@@ -28,7 +28,7 @@ def calibrate(
         prepared: the validation rows and the dev rows.
         forward: maps a batch to the model's logits, without any temperature.
         progress: is told the result, or why no temperature was fitted.
-        arm: the model, for the message.
+        owner: the model, for the message.
     """
     if not is_calibrated_by_temperature(config.task):
         return None
@@ -41,9 +41,9 @@ def calibrate(
     picture = prepared.loop.folder / RELIABILITY_FILE
     found = _measured(config, prepared, forward, fitted, picture)
     if fitted.reason is None:
-        progress.note(f"calibration of the {arm} model: {found}")
+        progress.note(f"calibration of the {owner} model: {found}")
     else:
-        progress.note(f"the {arm} model is not calibrated: {fitted.reason}")
+        progress.note(f"the {owner} model is not calibrated: {fitted.reason}")
     return found
 
 
@@ -54,7 +54,7 @@ def calibrations(
     teacher: Checkpoint,
     student: TemperatureScaling | None,
 ) -> Mapping[str, TemperatureScaling]:
-    """The calibration of both arms on the dev rows; empty for a regression.
+    """The calibration of both models on the dev rows; empty for a regression.
 
     Args:
         config: the run.

@@ -24,7 +24,7 @@ def write_calibrated(
         output: appears whole or not at all.
         by: the temperature; 1 changes no bit.
     """
-    arm = "dense" if source.pattern is None else "sparse"
+    owner = "dense" if source.pattern is None else "sparse"
     with replacing(output) as draft:
         copy_tokenizer(str(source.folder), draft)
         model = load_classifier(str(source.folder), task, trained=True)
@@ -36,7 +36,7 @@ def write_calibrated(
                 folder=draft,
                 task=task,
                 weights_sha256=sha256_of_weights(draft),
-                calibration={**source.calibration, arm: found},
+                calibration={**source.calibration, owner: found},
                 parents={**source.parents, "uncalibrated": source.weights_sha256},
             )
         )

@@ -257,7 +257,7 @@ def _agreement(
 def _scores(
     network: GraftedNetwork, dev: DevSplit, tokenizer: Tokenizer, device: str, progress: Progress
 ) -> Mapping[str, Scores]:
-    """The metrics of both models on the dev rows, by arm."""
+    """The metrics of both models on the dev rows, by owner."""
     rows = {part: tokenise(examples, tokenizer) for part, examples in dev.parts.items()}
     network.eval()
     network.graft_all(True)
@@ -267,13 +267,13 @@ def _scores(
     }
     scores: dict[str, Scores] = {}
     with progress.stage("score on dev", len(forwards)) as advance:
-        for arm, forward in forwards.items():
+        for owner, forward in forwards.items():
             score = partial(score_rows, forward, dev.task, pad_id=tokenizer.pad_id, device=device)
-            scores[arm] = score_on_dev(rows, score)
+            scores[owner] = score_on_dev(rows, score)
             advance()
     return scores
 
 
 def _known(source: Checkpoint) -> Mapping[str, Scores]:
-    """The dense model's scores that its checkpoint records, by arm."""
+    """The dense model's scores that its checkpoint records, by owner."""
     return {"dense": source.scores["dense"]} if "dense" in source.scores else {}

@@ -136,10 +136,10 @@ def _train_dense(
     _warn_of_collapse(answer, "dense model", "a higher --teacher-learning-rate", progress)
     if distributed.is_main:
         dev = score_on_dev(prepared.dev, training.score)
-        arm = "dense" if zeros is None else "sparse"
-        found = calibrate(config, prepared, training.logits, progress, arm)
+        owner = "dense" if zeros is None else "sparse"
+        found = calibrate(config, prepared, training.logits, progress, owner)
         state = scaled_head(model.state_dict(), encoder_sizes(model), 1 / temperature_of(found))
-        _write_model(config, folder, training, model, state, best_step, dev, title=arm)
+        _write_model(config, folder, training, model, state, best_step, dev, title=owner)
         pretrained = local_sha256(config.model)
         parents = {"pretrained": pretrained} if pretrained else {}
         pattern = None if zeros is None else zeros.pattern
@@ -147,8 +147,8 @@ def _train_dense(
             config,
             folder,
             windows=prepared.windows,
-            scores={arm: dev},
-            calibration={} if found is None else {arm: found},
+            scores={owner: dev},
+            calibration={} if found is None else {owner: found},
             parents=parents,
             origins=_origins(config, pretrained="model"),
             pattern=pattern,

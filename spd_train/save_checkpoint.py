@@ -59,14 +59,14 @@ def describe_checkpoint(
         folder: holds the weights, the configuration and the tokenizer.
         task: the task of the model.
         max_tokens: length to which texts are cut.
-        scores: metrics by arm; the loss is not stored.
+        scores: metrics by owner; the loss is not stored.
         split: name of the rows that were scored.
         recipe: how the model was trained.
         parents: hashes of the models that it was made from, by role.
         pattern: the pattern; None for a dense model.
         zeros: densities and target sparsities; None for a dense model. A target is stored only if
             it differs from the pattern's sparsity.
-        calibration: how well the scores fit what is true, by arm.
+        calibration: how well the scores fit what is true, by owner.
         origins: where the models that it was made from were read, by role.
         scored_rows: on how many rows the scores were measured, where they are in one file.
     """
@@ -85,8 +85,8 @@ def describe_checkpoint(
             densities=dense if zeros is None else zeros.densities,
             sparsities={name: s for name, s in sparsities.items() if s != uniform},
             scores={
-                arm: {name: value for name, value in metrics.items() if name != "loss"}
-                for arm, metrics in scores.items()
+                owner: {name: value for name, value in metrics.items() if name != "loss"}
+                for owner, metrics in scores.items()
             },
             calibration=calibration or {},
             split=split,

@@ -1,7 +1,7 @@
 """One training with several seeds, and the mean of their scores with its interval.
 
     output/seed-0/ ...   a run each
-    output/seeds.json    mean and 95 % interval by arm and metric, written last
+    output/seeds.json    mean and 95 % interval by owner and metric, written last
 
 The interval is Student's t. With a few seeds a bootstrap interval would be too narrow.
 """
@@ -81,14 +81,14 @@ class SeedResults:
     runs: Mapping[int, Checkpoint]
 
     def summaries(self) -> dict[str, dict[str, SeedSummary | None]]:
-        """The summary of each metric, by arm (``dense``, ``sparse``) and metric."""
+        """The summary of each metric, by owner (``dense``, ``sparse``) and metric."""
         runs = list(self.runs.values())
         return {
-            arm: {
-                metric: summarise([run.scores.get(arm, {}).get(metric) for run in runs])
+            owner: {
+                metric: summarise([run.scores.get(owner, {}).get(metric) for run in runs])
                 for metric in scores
             }
-            for arm, scores in runs[0].scores.items()
+            for owner, scores in runs[0].scores.items()
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -103,8 +103,8 @@ class SeedResults:
             "level": LEVEL,
             "runs": {str(seed): run.folder.name for seed, run in self.runs.items()},
             "scores": {
-                arm: {name: summary and summary.to_json() for name, summary in metrics.items()}
-                for arm, metrics in self.summaries().items()
+                owner: {name: summary and summary.to_json() for name, summary in metrics.items()}
+                for owner, metrics in self.summaries().items()
             },
         }
 

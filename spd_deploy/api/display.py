@@ -117,8 +117,8 @@ def scores_table(checkpoint: "Checkpoint") -> ResultTable:
     """The metrics of the dense and the sparse model on the same rows."""
     metrics = list(dict.fromkeys(name for found in checkpoint.scores.values() for name in found))
     rows = [
-        (arm, *(score(found.get(name)) for name in metrics))
-        for arm, found in checkpoint.scores.items()
+        (owner, *(score(found.get(name)) for name in metrics))
+        for owner, found in checkpoint.scores.items()
     ]
     return ResultTable(
         title=f"scores on {checkpoint.split}" if rows else "no scores",

@@ -36,12 +36,12 @@ class Inspection(Displayed):
         path: its folder.
         kind: what it is, such as ``onnx artefact, fp32, for onnxruntime``.
         matrices: shape, pattern, density, lowering and the reason for it, one a matrix.
-        scores: the metrics of this model and of those it was made from, by arm.
-        own: the arm of this model's own scores.
+        scores: the metrics of this model and of those it was made from, by owner.
+        own: the owner of this model's own scores.
         split: what the scores were measured on.
         measured: the times of the layers, where ``measure`` asked for them.
         engine: of a trt artefact the plan of its engine, and the record of its build.
-        calibration: how well the scores fit what is true, by arm.
+        calibration: how well the scores fit what is true, by owner.
         decision: the thresholds of labels, and the score below which the model abstains.
     """
 

@@ -317,8 +317,8 @@ def _means(seeds: "SeedResults") -> ResultTable:
     """The mean of each metric over the seeds, and its interval."""
     first = next(iter(seeds.runs.values()))
     rows = [
-        (arm, metric, *_mean_and_half_width(found))
-        for arm, metrics in seeds.summaries().items()
+        (owner, metric, *_mean_and_half_width(found))
+        for owner, metrics in seeds.summaries().items()
         for metric, found in metrics.items()
     ]
     return ResultTable(

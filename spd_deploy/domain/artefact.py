@@ -112,7 +112,7 @@ class Manifest:
         runtime_timings: how fast each runtime was at ``timed_shapes``, where the export was tuned.
         measured: times of the whole network, where the export was tuned; one a shape.
         measured_on: the machine and threads of everything that is ``measured``.
-        calibration: how well the scores of the checkpoints fit what is true, by arm.
+        calibration: how well the scores of the checkpoints fit what is true, by owner.
         scored_rows: on how many rows the scores of the checkpoints were measured; None where they
             are in several files, or that is not recorded.
         recipe: how the checkpoint was made.

@@ -59,10 +59,11 @@ class Checkpoint:
         pattern: None for a dense checkpoint.
         densities: share of non-zeros by matrix name.
         sparsities: the goal of each matrix whose goal is not the pattern's own; 0 leaves it dense.
-        scores: metrics by arm, ``dense`` (the teacher) and ``sparse``; None marks an undefined one.
+        scores: metrics by owner (``domain.scores``), such as ``dense`` for the teacher and
+            ``sparse``; None marks an undefined one.
         detected: how the zeros gave the pattern away, where no ``spd.json`` declares one.
-        calibration: how well the scores of each arm fit what is true, and the temperature that its
-            last layer was divided by.
+        calibration: how well the scores of each owner fit what is true, and the temperature that
+            its last layer was divided by.
         split: what the scores were measured on.
         scored_rows: on how many rows; None where they are in several files, or not recorded.
         parents: SHA-256 of the weights this one was made from, by what they were.
@@ -135,8 +136,8 @@ class Checkpoint:
                 | ({"sparsity": self.sparsities[name]} if name in self.sparsities else {})
                 for name, density in self.densities.items()
             },
-            "scores": {arm: dict(scores) for arm, scores in self.scores.items()},
-            "calibration": {arm: asdict(found) for arm, found in self.calibration.items()},
+            "scores": {owner: dict(scores) for owner, scores in self.scores.items()},
+            "calibration": {owner: asdict(found) for owner, found in self.calibration.items()},
             "split": self.split,
             "scored_rows": self.scored_rows,
             "recipe": dict(self.recipe),
@@ -372,8 +373,8 @@ def _from_json(folder: Path, encoder: Encoder, value: Mapping[str, Any]) -> Chec
             },
             scores=dict(value["scores"]),
             calibration={
-                arm: TemperatureScaling.from_json(found)
-                for arm, found in value.get("calibration", {}).items()  # older files have none
+                owner: TemperatureScaling.from_json(found)
+                for owner, found in value.get("calibration", {}).items()  # older files have none
             },
             split=value["split"],
             scored_rows=value.get("scored_rows"),

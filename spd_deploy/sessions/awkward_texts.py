@@ -30,7 +30,7 @@ def awkward_inputs(max_tokens: int) -> list[tuple[str, str | None]]:
     makes every combination of the parts that are cut off.
     """
     long = " ".join(AWKWARD_TEXTS) * (1 + max_tokens // _TOKENS_OF_ALL)
-    turned = (*AWKWARD_TEXTS[1:], AWKWARD_TEXTS[0])
+    shifted = (*AWKWARD_TEXTS[1:], AWKWARD_TEXTS[0])
     alone: list[tuple[str, str | None]] = [(text, None) for text in (*AWKWARD_TEXTS, long)]
-    pairs = zip(AWKWARD_TEXTS, turned, strict=True)
+    pairs = zip(AWKWARD_TEXTS, shifted, strict=True)
     return [*alone, *pairs, (long, "short"), ("short", long), (long, long)]

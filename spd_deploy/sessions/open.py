@@ -288,9 +288,8 @@ def prove(session: Session, artefact: Artefact) -> float:
     tolerance = manifest.parity.tolerance
     many = many_rows(golden, session.description.threads or default_threads())
     if file in golden.own_BC:
-        if (
-            rounded != manifest.precision or runtime == "tensorrt"
-        ):  # TensorRT rounds the operators around
+        # TensorRT rounds the operators between the quantised products too.
+        if rounded != manifest.precision or runtime == "tensorrt":
             tolerance = max(tolerance, BF16_OVER_INT8 + manifest.parity.max_difference)
         difference = _prove_alone(
             session, golden, golden.own_BC[file], tolerance, copies=len(many.logits_BC)

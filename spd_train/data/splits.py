@@ -192,8 +192,8 @@ def rows_to_score(
 def hold_out(rows: Sequence[Example], share: float) -> tuple[Sequence[Example], Sequence[Example]]:
     """``rows`` without a random share of them, and that share; the same rows every time.
 
-    The run's seed has no influence: all teachers, arms and seeds must leave out the same rows, or
-    one would be chosen on rows that another was trained on.
+    The run's seed has no influence: all teachers, students and seeds must leave out the same rows,
+    or one would be chosen on rows that another was trained on.
     """
     target = max(1, round(len(rows) * share)) if share > 0 else 0
     count = min(len(rows) - 1, target, _MAX_HELD_OUT)
