@@ -181,7 +181,7 @@ def prepared(arm: GpuArm, model: Any, encoder: Encoder, batch: Batch) -> DeviceR
                 encoder,
                 arm.network,
                 backend=TritonBackend() if blocks else EagerBackend(),
-                chooser=TwoFourSelector(),
+                selector=TwoFourSelector(),
             )
             return CudaGraphs(network).prepare(batch, graph=True)
         case never:

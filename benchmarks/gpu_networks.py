@@ -102,7 +102,7 @@ def spd_network(
     network: SparseNetwork,
     *,
     backend: Backend,
-    chooser: TwoFourSelector | None,
+    selector: TwoFourSelector | None,
 ) -> Network:
     """This project's network on the weights of a drawn model."""
     state: dict[str, Tensor] = model.state_dict()
@@ -123,7 +123,7 @@ def spd_network(
             HeadPlan(name=_HEAD[1], activation="none"),
         ),
     )
-    return Network(plan, encoder, Tensors(tensors), backend=backend, chooser=chooser)
+    return Network(plan, encoder, Tensors(tensors), backend=backend, selector=selector)
 
 
 _HEAD = ("bert.pooler.dense", "classifier")

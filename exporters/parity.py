@@ -22,11 +22,11 @@ from spd_deploy.sessions.open import difference_between, rows_alone
 from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch import TorchSession
 
+# Tokens of the longest random row: the memory of attention grows with the square of the length.
+_LONGEST_ROW = 1024
 # Allowed difference of a quantised graph's logits, on another machine or in another runtime, from
 # those it gave here. Rounding elsewhere moves some numbers by an int8 step; OpenVINO differed by
 # 0.008.
-# Tokens of the longest random row: the memory of attention grows with the square of the length.
-_LONGEST_ROW = 1024
 _OWN_TOLERANCE = 0.05
 
 # Texts that tokenizers treat in different ways. They are short, since every start runs them.

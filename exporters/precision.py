@@ -17,6 +17,7 @@ from exporters.onnx.arithmetic.float16 import Float16
 from exporters.onnx.arithmetic.float32 import Float32
 from exporters.onnx.arithmetic.int8 import DynamicInt8, StaticInt8, TokenInt8
 from exporters.onnx.graph import Target
+from spd_deploy.domain.number_types import is_quantised
 from spd_deploy.domain.temperature import TemperatureScaling
 from spd_deploy.domain.text import Batch
 from spd_deploy.sessions.protocol import Session
@@ -41,11 +42,7 @@ class Precision(StrEnum):
     @property
     def calibrated(self) -> bool:
         """Whether an export needs a task's texts, to calibrate ranges on and to be scored by."""
-        match self:
-            case Precision.FP32 | Precision.FP16:
-                return False
-            case Precision.INT8:
-                return True
+        return is_quantised(self.value)
 
     @property
     def tolerance(self) -> float | None:

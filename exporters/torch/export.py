@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, assert_never
 
 import numpy as np
 
@@ -35,16 +35,34 @@ from spd_deploy.sessions.protocol import Session
 from spd_deploy.sessions.torch_network.network_plan import TENSORS_FILE, write_plan
 from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
-# Allowed difference of logits, in units of max(1, largest logit). In fp32 it covers another order
-# of additions, in fp16 and bf16 the rounding of every activation.
-TOLERANCES: Mapping[FloatType, float] = {"fp32": 1e-4, "fp16": 2e-2, "bf16": BF16_TOLERANCE}
-# Rounding error of a stored weight: half of its last bit, relative, and in fp16 half of the
-# smallest step between two numbers, absolute.
-_ROUNDING: Mapping[FloatType, tuple[float, float]] = {
-    "fp32": (0.0, 0.0),
-    "fp16": (2**-11, 2**-24),
-    "bf16": (2**-8, 0.0),
-}
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rounding:
+    """What rounding to a precision may change.
+
+    Attributes:
+        logits: allowed difference of logits, in units of max(1, largest logit). In fp32 it covers
+            another order of additions, in fp16 and bf16 the rounding of every activation.
+        relative: error of a stored weight, half of its last bit, as a share of it.
+        absolute: the same where numbers are so small that their step is fixed.
+    """
+
+    logits: float
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+def _rounding_of(precision: FloatType) -> _Rounding:
+    """What rounding to a precision may change."""
+    match precision:
+        case "fp32":
+            return _Rounding(logits=1e-4)
+        case "fp16":
+            return _Rounding(logits=2e-2, relative=2**-11, absolute=2**-24)
+        case "bf16":
+            return _Rounding(logits=BF16_TOLERANCE, relative=2**-8)
+        case never:
+            assert_never(never)
 
 
 def torch_artefact_from_checkpoint(
@@ -99,7 +117,7 @@ class TorchExport:
     @property
     def tolerance(self) -> float:
         """The tolerance of the precision."""
-        return TOLERANCES[self.precision]
+        return _rounding_of(self.precision).logits
 
     def choose_lowerings(self) -> Self:
         """Force the lowering that was asked for, or choose by pattern and shape."""
@@ -124,13 +142,15 @@ class TorchExport:
             VerificationFailed: a matrix differs, or does not satisfy its pattern.
         """
         constants = read_constants(folder / TENSORS_FILE)
-        relative, absolute = _ROUNDING[self.precision]
+        rounding = _rounding_of(self.precision)
         for matrix in self.weights.encoder.matrices():
             restored_NK = self.choices[matrix.name].choice.lowering.restored(constants)
             weight_NK = self.weights.of(matrix)
             refuse_broken_pattern(self.checkpoint, matrix, restored_NK)
             error_NK = np.abs(restored_NK - weight_NK)
-            if not bool((error_NK <= relative * np.abs(weight_NK) + absolute).all()):
+            if not bool(
+                (error_NK <= rounding.relative * np.abs(weight_NK) + rounding.absolute).all()
+            ):
                 raise VerificationFailed(
                     f"{matrix.name} was not stored as it was",
                     got=f"a weight that is {float(error_NK.max()):.2g} off in {self.precision}",

@@ -26,8 +26,7 @@ from spd_deploy.kernels.tiles import rows_of_tiles
 from spd_deploy.kernels.two_four import TWO_FOUR_DTYPES, supports_two_four
 from spd_deploy.sessions.torch_network.network_plan import MatrixKind
 
-# Rates of an H100: dense products, and reads from its L2 cache. Assumed, not measured here.
-_FLOPS_PER_SECOND: Mapping[FloatType, float] = {"fp16": 600e12, "bf16": 600e12, "fp32": 50e12}
+# Reads from the L2 cache of an H100. Assumed, not measured here.
 _CACHE_BYTES_PER_SECOND = 5.5e12
 
 
@@ -113,8 +112,19 @@ def relative_rate(rows: int, precision: FloatType) -> float:
     tile = rows_of_tiles(rows)[0]
     filled = rows / (-(-rows // tile) * tile)
     operations_per_byte = 2.0 * min(rows, tile) / NUMBER_TYPES[precision].bytes
-    fed = operations_per_byte * _CACHE_BYTES_PER_SECOND / _FLOPS_PER_SECOND[precision]
+    fed = operations_per_byte * _CACHE_BYTES_PER_SECOND / _flops_per_second(precision)
     return min(1.0, filled, fed)
+
+
+def _flops_per_second(precision: FloatType) -> float:
+    """The rate of an H100 in dense products. Assumed, not measured here."""
+    match precision:
+        case "fp16" | "bf16":
+            return 600e12
+        case "fp32":
+            return 50e12
+        case never:
+            assert_never(never)
 
 
 def _two_four(matrix: Matrix, pattern: NM, precision: FloatType) -> tuple[MatrixKind, str]:

@@ -27,6 +27,7 @@ from spd_deploy.domain.files import json_object, read_json, sha256_of, write_jso
 from spd_deploy.domain.folders import did_you_mean, refuse_no_model
 from spd_deploy.domain.golden import ANSWERS_FILE, GOLDEN_FILE, Golden, golden_of
 from spd_deploy.domain.model_config import labels_of
+from spd_deploy.domain.number_types import is_quantised
 from spd_deploy.domain.origin import Origin
 from spd_deploy.domain.runtime_choice import Runtime, RuntimeChoice
 from spd_deploy.domain.shapes import Measured
@@ -155,7 +156,7 @@ class Manifest:
         """Its parity in words; quantised graphs are judged by the task's score instead."""
         parity = self.parity
         far = f"{parity.max_difference:.1e} from the checkpoint's logits"
-        if self.precision == "int8":
+        if is_quantised(self.precision):
             return f"{far} on random tokens; what that costs, the score says"
         return f"{far}, {parity.tolerance:.0e} allowed"
 

@@ -13,18 +13,31 @@ PrecisionName = Literal[FloatType, "int8"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NumberType:
-    """The library's name of a type, and the bytes of a number."""
+    """A type of numbers.
+
+    Attributes:
+        dtype: the libraries' name of it.
+        bytes: size of a number.
+        quantised: whether it needs a scale, so that a task's texts are needed to calibrate ranges
+            and its score says how much is lost.
+    """
 
     dtype: str
     bytes: int
+    quantised: bool = False
 
 
 NUMBER_TYPES: Mapping[str, NumberType] = {
     "fp32": NumberType(dtype="float32", bytes=4),
     "fp16": NumberType(dtype="float16", bytes=2),
     "bf16": NumberType(dtype="bfloat16", bytes=2),
-    "int8": NumberType(dtype="int8", bytes=1),
+    "int8": NumberType(dtype="int8", bytes=1, quantised=True),
 }
+
+
+def is_quantised(precision: str) -> bool:
+    """Whether artefacts in this precision are calibrated, and judged by the task's score."""
+    return precision in NUMBER_TYPES and NUMBER_TYPES[precision].quantised
 
 
 def dtype_name(precision: str) -> str:

@@ -1,10 +1,11 @@
 """Whose a score is: checkpoints and artefacts keep, beside their own, those they were made from.
 
 Scores are kept by their owner: ``dense`` and ``sparse`` are the checkpoints, and the name of a
-precision is an artefact that rounds to it. An int8 artefact of format ``onnx`` has two graphs and a
-score of each; ``int8, portable`` is that of the portable one.
+precision is an artefact that rounds to it. A quantised artefact of format ``onnx`` has two graphs
+and a score of each; ``int8, portable`` is that of the portable one.
 """
 
+from spd_deploy.domain.number_types import is_quantised
 from spd_deploy.domain.runtime_choice import reads_portable
 
 
@@ -21,8 +22,8 @@ def score_owner(
     """
     if precision == "fp32":
         return "sparse" if pruned else "dense"
-    portable = precision == "int8" and format_ == "onnx" and reads_portable(runtime)
-    return "int8, portable" if portable else precision
+    portable = is_quantised(precision) and format_ == "onnx" and reads_portable(runtime)
+    return f"{precision}, portable" if portable else precision
 
 
 def whose(owner: str, own: str) -> str:

@@ -74,7 +74,7 @@ class TimingSettings:
     max_runs: int = 10_000
 
     def __post_init__(self) -> None:
-        """Refuse settings that measures nothing."""
+        """Refuse settings that measure nothing."""
         counts = self.rounds >= 1 and self.warmup_runs >= 1 <= self.min_runs <= self.max_runs
         if not (counts and 0 < self.seconds < math.inf):
             raise BadSetting(

@@ -297,7 +297,7 @@ def _logits(
         open_artefact(folder).encoder,
         read_tensors(folder / TENSORS_FILE, "cpu"),
         backend=_Untuned(),
-        chooser=None,
+        selector=None,
     )
     ids, mask, types = (torch.from_numpy(inputs[name]) for name in ("ids", "mask", "types"))
     return network.logits(ids, mask, types)

@@ -174,11 +174,11 @@ def test_2_4_tensor_cores_give_the_dense_numbers() -> None:
     weight_NK *= torch.tensor([0, 1, 0, 1], device="cuda").repeat(192)
     x_TK = torch.randn(256, 768, device="cuda", dtype=torch.float16)
     bias_N = torch.randn(768, device="cuda", dtype=torch.float16)
-    sparse_NK, chooser = to_two_four(weight_NK), TwoFourSelector()
+    sparse_NK, selector = to_two_four(weight_NK), TwoFourSelector()
 
     found = two_four_linear(x_TK, sparse_NK, bias_N)
-    wins = [chooser.times(x_TK, weight_NK, sparse_NK, bias_N).wins for _ in range(2)]
-    for algorithm in (0, chooser.times(x_TK, weight_NK, sparse_NK, bias_N).algorithm):
+    wins = [selector.times(x_TK, weight_NK, sparse_NK, bias_N).wins for _ in range(2)]
+    for algorithm in (0, selector.times(x_TK, weight_NK, sparse_NK, bias_N).algorithm):
         packed_NK = with_algorithm(sparse_NK, algorithm)
         again = two_four_linear(x_TK, packed_NK, bias_N)
         assert off(again, found.float().cpu()) <= 2 * CLOSE["fp16"]
@@ -186,4 +186,4 @@ def test_2_4_tensor_cores_give_the_dense_numbers() -> None:
     assert found.is_contiguous()
     wanted = torch.nn.functional.linear(x_TK, weight_NK, bias_N)
     assert off(found, wanted.float().cpu()) <= 2 * CLOSE["fp16"]
-    assert len(chooser.known) == 1 and len(set(wins)) == 1
+    assert len(selector.known) == 1 and len(set(wins)) == 1

@@ -108,13 +108,13 @@ def test_2_4_is_taken_where_it_is_faster(
     monkeypatch.setattr("spd_deploy.kernels.two_four.graph_seconds", seconds)
     monkeypatch.setattr("spd_deploy.kernels.two_four.fastest_algorithm", lambda *_: 0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    chooser = TwoFourSelector()
+    selector = TwoFourSelector()
 
     if sparse_s is None:
         with pytest.warns(UserWarning, match="2:4 does not run fp32 32x64 8 tokens"):
-            assert not chooser.times(x_TK, weight_NK, weight_NK, bias_N).wins
-    assert chooser.times(x_TK, weight_NK, weight_NK, bias_N).wins is wins
-    assert chooser.times(x_TK, weight_NK, weight_NK, bias_N).wins is wins  # without a clock
+            assert not selector.times(x_TK, weight_NK, weight_NK, bias_N).wins
+    assert selector.times(x_TK, weight_NK, weight_NK, bias_N).wins is wins
+    assert selector.times(x_TK, weight_NK, weight_NK, bias_N).wins is wins  # without a clock
 
 
 @pytest.mark.parametrize(

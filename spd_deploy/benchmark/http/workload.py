@@ -15,6 +15,7 @@ from spd_deploy.benchmark.http.load_spec import SampleRequest, with_golden
 from spd_deploy.domain.answers import answers_of
 from spd_deploy.domain.artefact import Artefact
 from spd_deploy.domain.errors import BadSetting
+from spd_deploy.domain.number_types import is_quantised
 from spd_deploy.domain.shapes import Shape
 from spd_deploy.domain.tasks import Task
 from spd_deploy.domain.text import Batch, Tokenizer, Tokens
@@ -217,6 +218,6 @@ def tolerance_of(artefact: Artefact, session: Session) -> float:
     """
     manifest, precision = artefact.manifest, session.description.precision
     tolerance = manifest.parity.tolerance
-    if manifest.precision == "int8":
+    if is_quantised(manifest.precision):
         return max(tolerance, BF16_OVER_INT8 + manifest.parity.max_difference)
     return tolerance if precision == manifest.precision else max(tolerance, BF16_TOLERANCE)

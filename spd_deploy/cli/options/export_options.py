@@ -8,6 +8,7 @@ from typing import Literal, cast
 import click
 
 from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.number_types import is_quantised
 
 _BATCHES, _SEQS = (1, 8), (32, 128)
 MAX_DROP = 1.0  # points of 100
@@ -62,7 +63,8 @@ class ExportOptions:
     def needs_data(self) -> bool:
         """Whether a precision rounds so far that the task's metric has to be measured."""
         may_round = self.tune or "bf16" in self.runtime_name
-        return self.resolved_precision == "int8" or (self.data_dir is not None and may_round)
+        rounds = self.data_dir is not None and may_round
+        return is_quantised(self.resolved_precision) or rounds
 
     def refuse_misfits(self) -> None:
         """Refuse options that contradict one another or would be ignored.

@@ -72,8 +72,8 @@ class Disentangled:
         from torch.nn.functional import scaled_dot_product_attention
 
         Q, S = q4.shape[2], k4.shape[2]
-        place_S = torch.arange(S, device=q4.device)
-        row_QS = self.row_L[place_S[:Q, None] - place_S + len(self.row_L) // 2]
+        position_S = torch.arange(S, device=q4.device)
+        row_QS = self.row_L[position_S[:Q, None] - position_S + len(self.row_L) // 2]
         added = bias_BS[:, None, None, :]
         if self.key_ADU is not None:
             by_row = q4 @ self.key_ADU

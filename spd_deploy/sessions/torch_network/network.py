@@ -99,7 +99,7 @@ class Network:
         tensors: Tensors,
         *,
         backend: Backend,
-        chooser: TwoFourSelector | None,
+        selector: TwoFourSelector | None,
     ) -> None:
         """Build the products from tensors that are on the device already.
 
@@ -113,7 +113,7 @@ class Network:
         self.embeddings = Embeddings(plan, encoder, tensors)
         self.head = ClassifierHead(plan, encoder, tensors)
         parts = ProductInputs(
-            tensors=tensors, backend=backend, chooser=chooser, feature_major=plan.feature_major
+            tensors=tensors, backend=backend, selector=selector, feature_major=plan.feature_major
         )
         self.layers = [self._layer_parts(layer, parts) for layer in range(encoder.layers)]
         self.final_norm: Norm | None = None

@@ -46,7 +46,7 @@ class ProductInputs:
 
     tensors: Tensors
     backend: Backend
-    chooser: TwoFourSelector | None
+    selector: TwoFourSelector | None
     feature_major: bool
 
 
@@ -68,8 +68,8 @@ def product_of(matrices: Sequence[MatrixPlan], parts: ProductInputs) -> MatrixPr
     bias_N = torch.cat([_bias(matrix, parts.tensors) for matrix in matrices]).to(weight_NK.dtype)
     if parts.feature_major:
         return FeatureMajorLinear(weight_NK=weight_NK, bias_N1=bias_N[:, None])
-    if kinds == {"2:4"} and parts.chooser is not None:
-        return TwoFourLinear(weight_NK, bias_N, parts.chooser)
+    if kinds == {"2:4"} and parts.selector is not None:
+        return TwoFourLinear(weight_NK, bias_N, parts.selector)
     return TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)
 
 
@@ -99,7 +99,7 @@ class TwoFourLinear:
         refused: why PyTorch cannot pack the weight, which then stays dense; else None.
     """
 
-    def __init__(self, weight_NK: "Tensor", bias_N: "Tensor", chooser: TwoFourSelector) -> None:
+    def __init__(self, weight_NK: "Tensor", bias_N: "Tensor", selector: TwoFourSelector) -> None:
         self.weight_NK, self.bias_N = weight_NK, bias_N
         self.refused: str | None = None
         self._packed: dict[int, Tensor] = {}  # by cuSPARSELt's algorithm, on the same memory
@@ -109,7 +109,7 @@ class TwoFourLinear:
             if is_fault(err):
                 raise
             self.refused = str(err).splitlines()[0]
-        self.chooser = chooser
+        self.selector = selector
         self.two_four = False
 
     def __call__(
@@ -126,7 +126,7 @@ class TwoFourLinear:
         self.two_four = False
         if self._packed:
             named = f"{activation}, {'residual' if residual is not None else 'no residual'}"
-            times = self.chooser.times(
+            times = self.selector.times(
                 x, self.weight_NK, self._packed[0], self.bias_N, then=then, named=named
             )
             self.two_four = times.wins

@@ -160,5 +160,5 @@ class TorchArtefactSession(Closing):
 def _network(folder: Path, encoder: Encoder, plan: NetworkPlan, device: Device) -> Network:
     """Load the network onto the device."""
     tensors = tensors_in(folder, plan, device)
-    backend, chooser = backend_for(plan, device)
-    return Network(plan, encoder, tensors, backend=backend, chooser=chooser)
+    backend, selector = backend_for(plan, device)
+    return Network(plan, encoder, tensors, backend=backend, selector=selector)

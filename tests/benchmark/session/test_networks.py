@@ -42,7 +42,7 @@ SMALL = replace(encoder_of("base"), layers=2, hidden=128, heads=4, intermediate=
 def test_both_forms_give_the_same_logits(network: SparseNetwork) -> None:
     """Transformers' classes on the drawn weights, and this project's network on the same."""
     model = drawn_model(SMALL, network, "cpu", torch.float32)
-    own = spd_network(model, SMALL, network, backend=EagerBackend(), chooser=None)
+    own = spd_network(model, SMALL, network, backend=EagerBackend(), selector=None)
     batch = random_batch(Shape(batch=3, seq=8), SMALL.vocabulary, np.random.default_rng(0))
     ids, mask, types = map(torch.from_numpy, (batch.ids_BS, batch.mask_BS, batch.types_BS))
 

@@ -154,7 +154,7 @@ small = replace(encoder_of("base"), layers=1, hidden=64, heads=1, intermediate=6
 network = SparseNetwork(name="b", pattern=Block(rows=32, columns=1, sparsity=0.5))
 model = drawn_model(small, network, "cpu", torch.float32)
 ids = torch.ones(1, 4, dtype=torch.long)
-own = spd_network(model, small, network, backend=EagerBackend(), chooser=None)
+own = spd_network(model, small, network, backend=EagerBackend(), selector=None)
 with torch.inference_mode():
     off = own.logits(ids, ids, ids * 0) - forward_of(model, "eager")(ids, None, ids * 0)
 print(float(off.abs().max()) < 1e-5)

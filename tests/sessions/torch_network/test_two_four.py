@@ -34,12 +34,12 @@ def test_a_refused_weight_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "to_two_four", refusing(RuntimeError(f"{REFUSAL}\nC++ trace")))
     weight_NK, bias_N, x_TK = torch.randn(32, 64), torch.randn(32), torch.randn(5, 64)
 
-    chooser = TwoFourSelector()
-    product = TwoFourLinear(weight_NK, bias_N, chooser)
+    selector = TwoFourSelector()
+    product = TwoFourLinear(weight_NK, bias_N, selector)
 
     assert torch.equal(product(x_TK), TokenMajorLinear(weight_NK=weight_NK, bias_N=bias_N)(x_TK))
     assert (product.two_four, product.refused) == (False, REFUSAL)
-    assert chooser.known == {}
+    assert selector.known == {}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_session_says_what_was_refused(tmp_path: Path, monkeypatch: pytest.Mon
     def network(folder: Path, encoder: Any, plan: Any, device: str) -> Network:
         """On the CPU, with the products that a GPU would have."""
         tensors = tensors_in(folder, plan, "cpu")
-        return Network(plan, encoder, tensors, backend=EagerBackend(), chooser=TwoFourSelector())
+        return Network(plan, encoder, tensors, backend=EagerBackend(), selector=TwoFourSelector())
 
     monkeypatch.setattr(sessions, "_network", network)
 
