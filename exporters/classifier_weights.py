@@ -100,7 +100,7 @@ def read_weights(checkpoint: Checkpoint) -> ClassifierWeights:
 
 
 def _outside(encoder: Encoder, architecture: Architecture) -> tuple[str, ...]:
-    """What the names of the head's tensors begin with, but for those of the base model's pooler."""
+    """The prefixes of the head's tensors, but for those of the base model's pooler."""
     names = (f"{layer.name}." for layer in architecture.head)
     return tuple(name for name in names if not name.startswith(f"{encoder.base}."))
 

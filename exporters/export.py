@@ -46,7 +46,7 @@ SelectRuntime = Callable[[Artefact], Artefact]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportRequest:
-    """What to make of a checkpoint.
+    """A request for an export to ONNX graphs.
 
     Attributes:
         export_format: the graphs to write: ``ONNX``, or those of a TensorRT engine.
@@ -183,7 +183,7 @@ class GraphExport:
 
     @property
     def quantised(self) -> str:
-        """What is stored and rounded how, for the reader of a log."""
+        """How the parts are stored and rounded, for the reader of a log."""
         inputs = "smoothed inputs" if self.smoothing else "plain inputs"
         return f"{inputs} and word embeddings in {self.word_embeddings}"
 

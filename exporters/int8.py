@@ -23,7 +23,7 @@ class Int8Form(Protocol):
 
     @property
     def quantised(self) -> str:
-        """What is stored and rounded how, for the reader of a log."""
+        """How the parts are stored and rounded, for the reader of a log."""
         ...
 
     def graphs(self) -> Mapping[str, ClassifierGraph]:
@@ -103,7 +103,7 @@ def _written(folder: Path, form: Int8Form, calibration_set: CalibrationSet) -> l
 def _lost(
     before: Scores, form: Int8Form, after: list[JudgedGraph], calibration_set: CalibrationSet
 ) -> str:
-    """What a form costs that is not taken, as a line for the user."""
+    """The loss of a form that is not taken, as a line for the user."""
     metric, of_fp32 = calibration_set.metric, before.get(calibration_set.metric)
     lowest = calibration_set.lowest(one.scores for one in after)
     return (

@@ -16,7 +16,7 @@ from spd_deploy.domain.models.architecture import Role
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PositionTables:
-    """What queries and keys are multiplied with, ``[A, D, U]``: a column for each row of the table.
+    """The factors of queries and keys, ``[A, D, U]``: a column for each row of the table.
 
     The scale of the scores is in them.
 

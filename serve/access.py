@@ -23,7 +23,7 @@ class Audience(StrEnum):
 
 
 class AnonymousAccess(StrEnum):
-    """What needs no API key; each value includes those above it."""
+    """The paths that need no API key; each value includes those above it."""
 
     NONE = "none"
     PROBES = "probes"

@@ -121,7 +121,7 @@ def _keys_in(lines: Iterable[str], path: Path) -> Iterator[tuple[bytes, str]]:
 
 
 def _fault_of(name: str | None, key: str) -> str | None:
-    """What is wrong with a line, without showing its key."""
+    """The fault of a line, without its key."""
     if name is not None and not _NAME.fullmatch(name):
         return "the name has other characters than letters, digits, dot, dash and underscore"
     if not _KEY.fullmatch(key):

@@ -1,4 +1,4 @@
-"""What the handlers of all protocols share: the state, the settings, the metrics, and their use.
+"""The context of all handlers: the state, the settings, the metrics, and their use.
 
 A handler asks whether requests are taken before it reads the body. A request is then answered even
 if the server begins to drain before its body has arrived. It gets the model after that, once: the

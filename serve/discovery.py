@@ -61,7 +61,7 @@ class Discovery:
             self._note_new(await self._models())
 
     async def _models(self) -> Mapping[str, ModelSource]:
-        """What is in the repository now; nothing where it cannot be read."""
+        """The models in the repository now; none where it cannot be read."""
         try:
             there = await asyncio.to_thread(self._repository.sources)
         except SpdError as err:

@@ -1,4 +1,4 @@
-"""What the machine has run out of: memory, file descriptors, or room on its disk.
+"""Exhausted resources of the machine: memory, file descriptors, or room on its disk.
 
 A request that meets it is refused with 503 and may come again. It is logged once a minute, without
 a traceback: writing more would not help a full disk.
@@ -17,7 +17,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def exhausted_by(error: BaseException) -> str | None:
-    """What the machine has none left of, according to an exception; None for any other one."""
+    """The resource that is exhausted by an exception; None for any other exception."""
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(one in str(error) for one in _RUNTIMES_SAY)
     ):

@@ -7,7 +7,7 @@ Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 def stamp_of(*paths: Path) -> Stamp:
-    """What differs after a file, or the link that leads to it, was changed; None where none is."""
+    """A value that differs once a file or its link was changed; None where there is no file."""
     return tuple(_stamp_of(path) for path in paths)
 
 

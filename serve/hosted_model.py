@@ -15,7 +15,7 @@ from spd_deploy.domain.errors import NotReady, Overloaded
 
 
 class ModelPhase(StrEnum):
-    """What a model does; the text completes "the model is ..."."""
+    """The phase of a model; the text completes "the model is ..."."""
 
     OPENING = "opening"
     READY = "ready"

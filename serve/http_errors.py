@@ -219,7 +219,7 @@ def _response(
 
 
 def _headers_of(error: SpdError) -> dict[str, str]:
-    """What to send, for a key that lacks; when to try again, for errors that pass.
+    """The headers of an error: how to give a key, or when to try again.
 
     A server that shuts down also closes the connection.
     """

@@ -19,7 +19,7 @@ _OPENING, _CLOSING = b"[{", b"]}"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Structure:
-    """What a body has outside of its strings.
+    """The structure of a body outside of its strings.
 
     Attributes:
         nodes: keys, lists and objects.

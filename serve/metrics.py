@@ -205,7 +205,7 @@ class ModelMetrics:
         model: str,
         noted: "deque[tuple[Callable[[float], None], float]]",
     ) -> None:
-        """What is counted before an answer is sent goes into ``noted``."""
+        """Counts before an answer is sent go into ``noted``."""
         self._noted = noted
         stages = families.stage_seconds
         self._tok_queue, self._tok, self._queue, self._run = (

@@ -58,7 +58,7 @@ class ModelCard:
 
     @property
     def temperature(self) -> float | None:
-        """What the last layer was divided by; 1 for logits as they were trained; None: unknown."""
+        """The divisor of the last layer; 1 for logits as they were trained; None: unknown."""
         own = self.calibration.get("dense" if self.sparsity is None else "sparse")
         return None if own is None else own.temperature
 

@@ -1,4 +1,4 @@
-"""What a server is started with: its models, each with its threads, and its shadows."""
+"""The plan of a server's start: its models, each with its threads, and its shadows."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence

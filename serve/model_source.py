@@ -1,4 +1,4 @@
-"""Where the versions of a model come from: a function, one folder, or a folder of versions.
+"""Sources of a model's versions: a function, one folder, or a folder of versions.
 
 A source is asked which versions there are, highest first; each is a :class:`ModelVersion` that can
 be opened. It knows whether its files are all there, and has a fingerprint that changes with any of
@@ -79,7 +79,7 @@ class FolderSource:
     open: OpenFolder
 
     def candidates(self) -> Sequence[ModelVersion]:
-        """What is in the folder now."""
+        """The version that is in the folder now."""
         return [candidate_in(self.folder, self.name, ONLY_VERSION, self.open)]
 
 
@@ -150,7 +150,7 @@ def fingerprint_of(folder: Path) -> Fingerprint:
 
 
 def lack_of(folder: Path) -> str:
-    """What a folder lacks to be a whole artefact or checkpoint; empty for nothing.
+    """The file that a folder lacks to be a whole artefact or checkpoint; empty for none.
 
     An artefact's manifest lists every file. That their content is whole is verified by hash when
     the version is opened.

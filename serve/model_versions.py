@@ -58,14 +58,14 @@ def forget_gone(model: HostedModel, found: Sequence[ModelVersion]) -> None:
 
 
 def told_of_swap(before: str, now: str) -> str:
-    """What is told of a version that took the place of another."""
+    """The line about a version that took the place of another."""
     if now == before:
         return f"the new files of version {now} answer now"
     return f"version {now} answers now, in the place of version {before}"
 
 
 def told_of_refusal(model: HostedModel, version: str) -> str:
-    """What is told of a version that was refused: what answers in its place."""
+    """The line about a version that was refused: which one answers in its place."""
     if model.opened is None:
         return f"version {version} is refused, and the model does not answer"
     if version == model.version:

@@ -1,4 +1,4 @@
-"""What looks at every answered request, as the operator asks: the tracing and the request log."""
+"""The observers of answered requests that the operator asks for: tracing and request log."""
 
 from serve.metrics import Metrics
 from serve.request_log import RequestLog

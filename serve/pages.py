@@ -133,7 +133,7 @@ def _schemas(openapi: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _parted(docstring: str) -> tuple[str, dict[str, str]]:
-    """What a class is, and what its section ``Attributes:`` says of each field."""
+    """The text about a class, and that of each field in its section ``Attributes:``."""
     about, _, section = docstring.partition("Attributes:")
     entries = re.findall(r"^ *(\w+): (.+(?:\n {8,}.+)*)", section, re.MULTILINE)
     return _plain(about), {name: " ".join(text.split()) for name, text in entries}

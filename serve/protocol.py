@@ -1,4 +1,4 @@
-"""What a protocol is to the server: endpoints, a form of errors, and a part of the description.
+"""The parts of a protocol: endpoints, a form of errors, and a part of the description.
 
 Each protocol is a class in ``serve/protocols/``, listed in ``serve/protocols/registry.py``. Its
 handlers are methods; their docstrings are the text of ``/docs``.

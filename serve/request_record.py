@@ -1,4 +1,4 @@
-"""What one request was and did, for the request log and the tracing: numbers and names, no text.
+"""The record of a request for the request log and the tracing: numbers and names, no text.
 
 The middleware, or gRPC's handler, makes the record. Whatever works on the request finds it by a
 context variable, so that no handler has to pass it on.

@@ -20,7 +20,7 @@ _WORDS = {"long_texts": tuple(LongTexts), "window_pooling": tuple(WindowPooling)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BodyLimits:
-    """What a body may have: bytes, keys with lists and objects, and values."""
+    """The limits of a body: bytes, keys with lists and objects, and values."""
 
     max_bytes: int
     max_nodes: int
@@ -146,7 +146,7 @@ class ServeSettings:
 
 
 def described_settings() -> dict[str, str]:
-    """What each limit is, by its name: the section ``Attributes`` of the class."""
+    """The explanation of each limit, by its name: the section ``Attributes`` of the class."""
     _, _, section = (inspect.getdoc(ServeSettings) or "").partition("Attributes:\n")
     entries = re.findall(r"^ {4}(\w+): (.+(?:\n {8,}.+)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}

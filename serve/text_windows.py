@@ -82,14 +82,14 @@ class AskedWindows:
 
     @classmethod
     def of(cls, body: "_Fields") -> Self:
-        """What a body asks for."""
+        """The windows that a body asks for."""
         return cls(
             long_texts=body.long_texts, stride=body.window_stride, pooling=body.window_pooling
         )
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """What the parameters of a request ask for; others among them are ignored.
+        """The windows that the parameters of a request ask for; other parameters are ignored.
 
         Raises:
             MalformedRequest: a value that is not allowed.

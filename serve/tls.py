@@ -141,7 +141,7 @@ def _read(file: Path) -> bytes:
 
 
 def _reason_of(err: Exception) -> str:
-    """What OpenSSL says, without its places in its source."""
+    """The reason by OpenSSL, without its places in its source."""
     if isinstance(err, ssl.SSLCertVerificationError):
         return err.verify_message
     if not isinstance(err, ssl.SSLError):

@@ -99,7 +99,7 @@ class Tokenising:
     async def _in_turns(
         self, make: Callable[[Text], T], texts: Sequence[Text], max_chars: int
     ) -> tuple[list[T], float]:
-        """What ``make`` gives for each text, and the seconds that it took.
+        """The results of ``make`` for each text, and the seconds that they took.
 
         Of a text, about ``max_chars`` characters are read.
         """
@@ -125,7 +125,7 @@ def most_windows(reader: Tokenizer) -> int:
 
 
 def _each(make: Callable[[Text], T], texts: Sequence[Text]) -> list[T]:
-    """What ``make`` gives for each text; a refusal tells the place of its text."""
+    """The results of ``make`` for each text; a refusal tells the place of its text."""
     made = []
     for text in texts:
         with errors_at(text.where):

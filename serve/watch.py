@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What was last seen of a model, and what was last acted upon."""
+    """The last look at a model, and the last one that was acted upon."""
 
     seen: Look
     done: Look
@@ -40,7 +40,7 @@ def look_of(found: Sequence[ModelVersion]) -> Look:
 
 
 def step(watched: Watched, now: Look) -> tuple[Watched, bool]:
-    """What is known after a look, and whether to act: what changed has been the same for two."""
+    """The state after a look, and whether to act: a change that two looks have seen alike."""
     settled = now == watched.seen and now != watched.done
     return Watched(seen=now, done=now if settled else watched.done), settled
 

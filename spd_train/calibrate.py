@@ -34,7 +34,7 @@ from spd_train.training.scoring import Forward, logits_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnsweredRows:
-    """What a model answers to labelled rows.
+    """The answers of a model to labelled rows.
 
     Attributes:
         logits_BC: the answers.

@@ -75,7 +75,7 @@ def calibrations(
 
 
 def temperature_of(calibration: TemperatureScaling | None) -> float:
-    """What the logits are divided by."""
+    """The divisor of the logits."""
     return 1.0 if calibration is None else calibration.temperature
 
 
@@ -98,7 +98,7 @@ def _measured(
 def _answered(
     config: TrainConfig, prepared: PreparedRun, forward: Forward, rows: Sequence[LabelledTokens]
 ) -> AnsweredRows:
-    """What the model answers to some rows."""
+    """The answers of the model to some rows."""
     context = prepared.context
     return AnsweredRows.of(
         forward,

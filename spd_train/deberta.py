@@ -89,7 +89,7 @@ class InterfacedDisentangledAttention(nn.Module):
     def _added(
         self, q: Tensor, k: Tensor, relative_pos: Tensor | None, rel_embeddings: Tensor | None
     ) -> Tensor:
-        """What positions add to the scores, ``[B, A, S, S]``."""
+        """The terms of the scores that positions add, ``[B, A, S, S]``."""
         assert relative_pos is not None  # noqa: S101 - others are refused
         assert rel_embeddings is not None  # noqa: S101
         table = self.pos_dropout(rel_embeddings)

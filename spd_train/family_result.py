@@ -1,4 +1,4 @@
-"""What a family of students came to: scores, times, and how it stands beside dense models."""
+"""The result of a family of students: scores, times, and a comparison with dense models."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class Comparison:
         return speed_up_of([[s] for s in base.rounds_s], [[s] for s in model.rounds_s])
 
     def sentence(self, speedup: float) -> str:
-        """What was measured of a student, beside the speed-up that was wanted."""
+        """The measured speed-up of a student, beside the one that was wanted."""
         (model,) = self.of([speedup_name(speedup)])
         measured = self.speed_up(model)
         found = f"{measured.numbers} as fast as dense ({1e3 * model.seconds:.1f} of "
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def warning(self) -> str | None:
-        """What makes the times doubtful; None on a quiet machine."""
+        """The reason to doubt the times; None on a quiet machine."""
         if not is_busy(self.others_cores):
             return None
         return (

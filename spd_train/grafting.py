@@ -32,7 +32,7 @@ _recorded: ContextVar[list[Tensor] | None] = ContextVar("attention probabilities
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
-    """What one forward pass computed and the distillation losses compare.
+    """The values of one forward pass that the distillation losses compare.
 
     Attributes:
         logits_BC: logits of the classifier for each text, pooled over its windows.

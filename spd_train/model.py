@@ -153,7 +153,7 @@ def tensor_shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Skeleton:
-    """What a classifier without weights tells.
+    """The facts of a classifier without its weights.
 
     Attributes:
         shapes: of each tensor, by name.

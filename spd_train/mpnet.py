@@ -69,7 +69,7 @@ class InterfacedAttention(nn.Module):
     def _added(
         self, position_bias: Tensor | None, mask: Tensor | None, query: Tensor
     ) -> Tensor | None:
-        """What is added to the scores of the heads that are computed.
+        """The biases of the scores of the heads that are computed.
 
         Args:
             position_bias: biases ``[B, A, S, S]`` of all heads, the same for each row.

@@ -63,7 +63,7 @@ class DevSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneConfig:
-    """What :func:`prune` prunes, on what, how, and where the result goes.
+    """The arguments of :func:`prune`: a model, data, a recipe, and the output.
 
     Attributes:
         source: folder of a fine-tuned classifier, of spd or of Transformers.

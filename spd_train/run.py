@@ -232,7 +232,7 @@ def _train_student(
 
 
 def _after_teacher(config: TrainConfig, prepared: PreparedRun) -> LaterTrainings:
-    """What the command trains after the dense model."""
+    """The trainings that follow the dense model's in the same command."""
     recipe = config.recipe
     if recipe.pattern is None:
         return LaterTrainings(runs=config.later_runs)
@@ -247,7 +247,7 @@ def _after_teacher(config: TrainConfig, prepared: PreparedRun) -> LaterTrainings
 
 
 def _after_student(config: TrainConfig, training: Distillation) -> LaterTrainings:
-    """What the command trains after a student; with other seeds, where no teacher is trained."""
+    """The trainings that follow a student's; other seeds only where no teacher is trained."""
     return LaterTrainings(
         students=config.later_students,
         each=TrainingWork(steps=training.total_steps, updates=training.updates),
@@ -324,7 +324,7 @@ def _write_model(
 
 
 def _origins(config: TrainConfig, **named: str) -> dict[str, Origin]:
-    """Where models of the run were read, by what they are to the checkpoint."""
+    """The origins of the run's models, by their role for the checkpoint."""
     return {role: config.origins[one] for role, one in named.items() if one in config.origins}
 
 

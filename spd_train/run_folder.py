@@ -91,7 +91,7 @@ def release_folder(output: Path) -> None:
 
 
 def identity_of(reference: str | None) -> str | None:
-    """What tells a model apart: the hash of local weights, or the name of a hub model."""
+    """The identity of a model: the hash of local weights, or the name of a hub model."""
     sha256 = local_sha256(reference)
     return f"sha256:{sha256}" if sha256 else reference
 

@@ -19,7 +19,7 @@ from spd_deploy.domain.versions import versions_of
 
 
 class Zeros(Protocol):
-    """Where an encoder is sparse, by matrix name."""
+    """The sparsity of an encoder's matrices, by name."""
 
     @property
     def densities(self) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""What both trainings need before their first step: token ids, samples, calibration, settings."""
+"""The inputs of both trainings before their first step: token ids, samples, settings."""
 
 import hashlib
 import json

@@ -71,7 +71,7 @@ def uint8_inputs(x: Tensor) -> Tensor:
 
 
 def projected(linear: nn.Linear, x: Tensor) -> Tensor:
-    """What a layer computes of an input that is a constant of the model, not of a text.
+    """The output of a layer for an input that is a constant of the model, not of a text.
 
     An artefact computes it once, in fp32. So it is not rounded as in int8, and hooks do not see it.
     """

@@ -23,7 +23,7 @@ from spd_train.training.trackers import OnRecord, track_nothing
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """What :func:`spd_train.run.run` trains, from what, and where the result goes.
+    """The configuration of :func:`spd_train.run.run`.
 
     Attributes:
         task: labels, columns and metrics.

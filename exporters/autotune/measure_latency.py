@@ -39,7 +39,7 @@ _MORE_ROUNDS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyPlan:
-    """What to time networks at and in.
+    """The plan of a latency table: shapes, runtime, precision, threads.
 
     Attributes:
         stored: precision of the graph.

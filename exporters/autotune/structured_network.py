@@ -29,7 +29,7 @@ def structured_choices(
 
 
 def _kept(weights: ClassifierWeights, matrix: Matrix, structures: Structures) -> LoweringChoice:
-    """What remains of one matrix: compact, or dense where nothing was removed."""
+    """The lowering of what remains of a matrix: compact, or dense where nothing was removed."""
     inner = matrix.role in FEED_FORWARD
     kept = structures.neurons[matrix.layer] if inner else structures.heads[matrix.layer]
     width = weights.encoder.unit_width(matrix.role)

@@ -30,7 +30,7 @@ Networks = Mapping[LoweringName, Mapping[str, LoweringChoice]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuningPlan:
-    """What to time.
+    """The plan of a tuning.
 
     Attributes:
         shapes: the shapes of the batches that the network is timed at.

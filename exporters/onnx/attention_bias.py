@@ -1,4 +1,4 @@
-"""What is added to attention scores: masks of padding and windows; in MPNet, biases by position.
+"""Biases of attention scores: masks of padding and windows; in MPNet, biases by position.
 
 The biases of MPNet are a table ``[buckets, heads]`` that all layers share. In the graph it is
 feature-major and unrolled, ``[heads, distances]``: each head's biases for all distances of a key
@@ -62,7 +62,7 @@ class AttentionBias:
         self._windows: dict[tuple[int, bool], Name] = {}
 
     def of(self, heads: Heads, *, first: bool, window: int | None = None) -> Sequence[Name]:
-        """What is added to the scores ``[B, A, Q, S]`` of these heads, one after the other.
+        """The biases of the scores ``[B, A, Q, S]`` of these heads, one after the other.
 
         With ``first`` the only query is the first token of each row. With a ``window`` tokens
         further away than that are masked; where rows are split, the scores are

@@ -192,7 +192,7 @@ class ClassifierGraph:
         return self._linear(inner, output, residual=residual)
 
     def _pooled(self, x: Name, axes: Axes) -> Name:
-        """What the head reads, ``[B, H]``: the first tokens, or the mean over all of them."""
+        """The input of the head, ``[B, H]``: the first tokens, or the mean over all of them."""
         encoder, architecture = self.weights.encoder, self.weights.architecture
         if architecture.final_norm is not None:
             name = f"{encoder.base}.{architecture.final_norm}"

@@ -46,7 +46,7 @@ class LayerPositions:
     axes: Axes
 
     def scores(self, q4: Name, k4: Name, features_first: bool) -> Sequence[Name]:
-        """What is added to the scores ``[B, A, Q, S]``.
+        """The terms that are added to the scores ``[B, A, Q, S]``.
 
         Args:
             q4: queries ``[B, A, D, Q]`` with ``features_first``, else ``[B, A, Q, D]``.
@@ -116,7 +116,7 @@ def layer_scores(
     layer: int,
     heads: Heads,
 ) -> Callable[[Name, Name, bool], Sequence[Name]] | None:
-    """What adds the terms of positions in a layer; None where attention is not disentangled."""
+    """A function that adds the terms of positions; None where attention is not disentangled."""
     encoder = weights.encoder
     tables = PositionTables.of(weights, layer, heads)
     if tables is None or encoder.disentangled is None:

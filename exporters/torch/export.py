@@ -38,7 +38,7 @@ from spd_deploy.sessions.torch_network.session import TorchArtefactSession
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rounding:
-    """What rounding to a precision may change.
+    """The differences that rounding to a precision may make.
 
     Attributes:
         logits: allowed difference of logits, in units of max(1, largest logit). In fp32 it covers
@@ -53,7 +53,7 @@ class _Rounding:
 
 
 def _rounding_of(precision: FloatType) -> _Rounding:
-    """What rounding to a precision may change."""
+    """The differences that rounding to a precision may make."""
     match precision:
         case "fp32":
             return _Rounding(logits=1e-4)

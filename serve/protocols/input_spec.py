@@ -16,7 +16,7 @@ _PAIR = ("A man is eating.", "Someone eats.")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
-    """What an input of the model is, and how many inputs a request may hold.
+    """The input of a model, and how many inputs a request may hold.
 
     Attributes:
         model: the name under which the model is served; of several, the first.
@@ -80,7 +80,7 @@ class InputSpec:
 
 
 def spec_of_all(specs: Sequence[InputSpec]) -> InputSpec:
-    """What bodies of all models have in common; the first one gives the examples.
+    """The specification that bodies of all models share; the first one gives the examples.
 
     Raises:
         IndexError: there is none.

@@ -1,4 +1,4 @@
-"""What operators and browsers ask for: probes, facts, metrics, the demo page and the description.
+"""Endpoints of operators and browsers: probes, facts, metrics, demo page, description.
 
 ``/health`` and ``/ping`` are the names that Text Embeddings Inference has for ``/readyz``.
 """

@@ -206,7 +206,7 @@ def _texts(parameter: str, value: object) -> list[str]:
 
 
 def _several(value: object) -> list[object]:
-    """What a list holds; a value that is alone is one of a list."""
+    """The items of a list; a single value is a list of one."""
     if isinstance(value, str | PathLike) or not isinstance(value, Iterable):
         return [value]
     return list(value)

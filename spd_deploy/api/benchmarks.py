@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class BenchResult(Displayed):
-    """What a benchmark measured.
+    """The result of a benchmark.
 
     Attributes:
         page: the report to read, ``report.html``; ``report.json`` beside it has every sample. None
@@ -63,7 +63,7 @@ class BenchResult(Displayed):
 
     @property
     def headlines(self) -> tuple[str, ...]:
-        """What the run shows of each arm, in a sentence."""
+        """The result of each arm in a sentence."""
         from spd_deploy.benchmark.summary import headlines
 
         return tuple(map(str, headlines(self.report, self.judgement)))
@@ -258,7 +258,7 @@ def _refuse_output(output: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Compared:
-    """What is measured, and against what.
+    """The arms of a measurement, and their baseline.
 
     Attributes:
         dense: with a GPU, the names of the dense arms of the baseline.

@@ -43,7 +43,7 @@ _HOLDOUT = "holdout"
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class CalibrationResult(Displayed):
-    """What a calibration changed.
+    """The result of a calibration.
 
     Attributes:
         path: the folder that was written.

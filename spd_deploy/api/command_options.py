@@ -133,7 +133,7 @@ def _scalar(kind: click.ParamType[Any], value: object) -> object:
 
 
 def _wanted(parameter: click.Parameter) -> str:
-    """What an option takes, in words of Python."""
+    """The values that an option takes, in words of Python."""
     match parameter.type:
         case click.types.BoolParamType():
             kind = "True or False"
@@ -156,7 +156,7 @@ def _plain(value: object) -> object:
 
 
 def _items(value: object) -> list[object]:
-    """What a list or another iterable holds.
+    """The items of a list or of another iterable.
 
     Raises:
         TypeError: it is none.
@@ -165,5 +165,5 @@ def _items(value: object) -> list[object]:
 
 
 def _help(command: click.Command) -> str:
-    """Where the options are explained."""
+    """The command that explains the options."""
     return f"see spd {command.name} --help"

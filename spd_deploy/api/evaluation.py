@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Evaluation(Displayed):
-    """What a model scored.
+    """The scores of a model.
 
     Attributes:
         path: the model's folder.
@@ -97,7 +97,7 @@ class Evaluation(Displayed):
         ]
 
     def coverage_table(self) -> ResultTable:
-        """What is left of the rows, and how right it is, without the answers below a score."""
+        """The rows that are answered without scores below a bound, and their accuracy."""
         rows = [
             (f"{one.below:g}", f"{one.coverage:.1%}", score(one.accuracy)) for one in self.coverage
         ]

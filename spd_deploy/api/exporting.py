@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class ExportResult(SavedResult):
-    """What an export wrote; it can be handed to ``load``, ``bench`` and the others as a path.
+    """The result of an export; ``load``, ``bench`` and the others take it as a path.
 
     Attributes:
         artefact: the folder and its verified manifest.

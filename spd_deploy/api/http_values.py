@@ -31,7 +31,7 @@ _API_KEY = re.compile(r"[!-~]+")  # what a header can hold
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpOptions:
-    """What is to be measured through HTTP.
+    """The measurements through HTTP that the parameters ask for.
 
     Attributes:
         settings: None where nothing is.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Inspection(Displayed):
-    """What is known of an artefact or a checkpoint.
+    """The facts of an artefact or a checkpoint.
 
     Attributes:
         path: its folder.
@@ -185,7 +185,7 @@ def inspect(
 
 
 def of_artefact(artefact: Artefact) -> Inspection:
-    """What an artefact's manifest says; every file was verified on opening."""
+    """The facts in an artefact's manifest; every file was verified on opening."""
     from spd_deploy.cli.output.sizes import spelled_sizes
 
     manifest = artefact.manifest
@@ -216,7 +216,7 @@ def of_artefact(artefact: Artefact) -> Inspection:
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
-    """What a checkpoint's weights say.
+    """The facts in a checkpoint's weights.
 
     Raises:
         Unavailable: the packages for it are not installed.
@@ -268,14 +268,14 @@ def of_checkpoint(checkpoint: Checkpoint) -> Inspection:
 
 
 def _kind(checkpoint: Checkpoint) -> str:
-    """What it is in a word or two."""
+    """The kind of the folder, in a word or two."""
     if checkpoint.pattern is None:
         return "dense checkpoint"
     return "checkpoint" if checkpoint.detected is None else f"checkpoint without {SPD_FILE}"
 
 
 def _measured_note(artefact: Artefact) -> Iterator[str]:
-    """What the whole network was measured to gain, where the export was tuned."""
+    """The measured gain of the whole network, where the export was tuned."""
     measured = artefact.manifest.measured
     if measured:
         where = artefact.manifest.measured_on

@@ -36,7 +36,7 @@ def measure_layers(
     seconds: float | None,
     progress: Progress,
 ) -> "Analysis":
-    """What each layer of the artefact gained and lost, in ONNX Runtime in fp32.
+    """The time that each layer of an artefact gained or lost, in ONNX Runtime in fp32.
 
     Raises:
         BadArtefact: an artefact of another format, or one that reads shorter texts.

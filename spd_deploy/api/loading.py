@@ -44,7 +44,7 @@ class Model(Displayed):
 
     @property
     def task(self) -> "Task":
-        """What the model was trained to answer."""
+        """The task that the model was trained for."""
         return self._opened.task
 
     @property

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class PruneResult(CheckpointResult):
-    """What pruning gave; it can be handed to ``export``, ``load`` and ``evaluate`` as a path.
+    """The result of pruning; ``export``, ``load`` and ``evaluate`` take it as a path.
 
     Attributes:
         checkpoint: the sparse model.

@@ -25,7 +25,7 @@ _MESSAGE = "Push a model made with spd"
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class PushResult(Displayed):
-    """What was pushed, or would be.
+    """The result of a push, or of a dry run.
 
     Attributes:
         path: the model's folder.
@@ -61,7 +61,7 @@ class PushResult(Displayed):
         }
 
     def view(self) -> ResultView:
-        """Where the model is now, and its card."""
+        """The address of the model, and its card."""
         facts = {"card": str(self.card), "files": f"{len(self.files)}, {self.bytes / 1e6:.1f} MB"}
         if self.pushed is not None:
             facts |= {"url": self.pushed.url, "commit": self.pushed.commit}
@@ -159,7 +159,7 @@ def push(
 
 
 def speed_in(file: Path, facts: "ModelFacts") -> "SpeedFacts":
-    """What a report of ``spd bench`` measured of a model.
+    """The speed of a model in a report of ``spd bench``.
 
     Raises:
         BadCheckpoint: the model is a checkpoint, which no report measures.

@@ -1,4 +1,4 @@
-"""What ``Model.predict`` takes as texts: one, many, pairs, columns, rows or a whole table."""
+"""The texts that ``Model.predict`` takes: one, many, pairs, columns, rows or a whole table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class TrainResult(CheckpointResult):
-    """What a training gave; it can be handed to ``export``, ``load`` and ``evaluate`` as a path.
+    """The result of a training; ``export``, ``load`` and ``evaluate`` take it as a path.
 
     Attributes:
         checkpoint: the trained model; of several seeds the first one's, of a family the fastest

@@ -110,7 +110,7 @@ def refuse_unreadable(sources: Sequence[ArmSource], device: Device) -> None:
 
 
 def facts_of(source: ArmSource, runtime: Description, parity: float) -> ArmFacts:
-    """What the report says of an artefact that ran as ``runtime`` describes."""
+    """The report's facts of an artefact that ran as ``runtime`` describes."""
     manifest, folder = source.artefact.manifest, source.artefact.folder
     models = _model_hashes(source)
     sizes = asdict(source.encoder)

@@ -93,7 +93,7 @@ def compare(base: RoundSamples, other: RoundSamples) -> SpeedUp:
 
 
 def unlike_machines(old: Machine, new: Machine) -> Iterator[tuple[str, object, object]]:
-    """What differs between two machines whose times are not compared, each with both values."""
+    """The differences between two machines that forbid a comparison, each with both values."""
     for name in ("cpu", "cores", "usable_cores", "system", "gpus"):
         before, after = getattr(old, name), getattr(new, name)
         if before != after:

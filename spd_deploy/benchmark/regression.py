@@ -175,7 +175,7 @@ def comparison_table(comparison: ReportComparison) -> Table:
 
 
 def _differences(old: Report, new: Report) -> Iterator[tuple[str, object, object]]:
-    """What must be alike, as it was and as it is."""
+    """The facts that must be alike in both reports, with both values."""
     for what, before, after in unlike_machines(old.machine, new.machine):
         yield f"the machine ({what})", before, after
     yield "the device", old.settings.device, new.settings.device
@@ -249,7 +249,7 @@ def _change(what: str, old: Value, new: Value) -> Change:
 
 
 def _notes(old: Report, new: Report) -> Iterator[str]:
-    """What differs and may be what a user wants to see the effect of."""
+    """The differences whose effect a user may want to see, such as another version."""
     yield from _changed("package", old.machine.versions, new.machine.versions)
     for arm in old.arms:
         other = new.arm(arm.name)

@@ -258,7 +258,7 @@ def _calibration_set(
 
 
 def _tuner(options: ExportOptions, plan: "TuningPlan | None", progress: Progress) -> "Tuner | None":
-    """What gives the times to choose lowerings by; None where the cost model chooses."""
+    """A function that gives the times of lowerings; None where the cost model chooses."""
     if options.tuning is not None:
         return saved_tuning(options.tuning)
     if plan is None:
@@ -272,7 +272,7 @@ def _select_runtime(
     calibration_set: "CalibrationSet | None",
     progress: Progress,
 ) -> "SelectRuntime | None":
-    """What chooses the runtime to serve in; None for the format's own."""
+    """A function that chooses the runtime to serve in; None for the format's own."""
     from exporters.autotune.select_runtime import select_fastest_runtime, select_named_runtime
 
     if options.format_ == "onnx" and options.runtime_name != "auto":

@@ -36,7 +36,7 @@ def latency_plan(
     threads: int | None,
     timing: "TimingSettings | None" = None,
 ) -> "LatencyPlan":
-    """What to time on this machine; ``precision`` is one of :data:`LATENCY_PRECISIONS`.
+    """The plan of a latency table here; ``precision`` is one of :data:`LATENCY_PRECISIONS`.
 
     Raises:
         BadSetting: bf16 in another runtime than OpenVINO.
@@ -156,7 +156,7 @@ def _tables(
 
 
 def _meaning(table: "LatencyTable") -> Iterator[str]:
-    """What the times say: the base, the fastest speed-up, and the numbers worth keeping."""
+    """The results of a table: the base, the fastest speed-up, and the numbers worth keeping."""
     from spd_deploy.benchmark.formatting import milliseconds, percent, ratio
 
     for times in table.times:

@@ -35,7 +35,7 @@ def family_comparer(
     data: "Data",
     progress: Progress,
 ) -> "Compare | None":
-    """What exports, scores and times the models of a family; None on another machine."""
+    """A function that exports, scores and times the models of a family; None elsewhere."""
     if options["any_machine"]:
         return None
     from exporters.compare_models import compare_models

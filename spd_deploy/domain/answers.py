@@ -76,7 +76,7 @@ def scores_from(task: Task, logits_BC: NDArray[np.floating]) -> NDArray[np.float
 
 
 def _number_named(task: Task, number: float) -> str:
-    """What a predicted number is called: the nearest of labels with an order, or ``score``."""
+    """The label of a predicted number: the nearest of labels with an order, or ``score``."""
     return task.ordinal[int(nearest(task.ordinal, number))] if task.ordinal else "score"
 
 

@@ -103,7 +103,7 @@ class RuntimeTiming:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What ``manifest.json`` says.
+    """The content of ``manifest.json``.
 
     Attributes:
         precision: of the numbers in the files; a runtime may compute in less.
@@ -221,7 +221,7 @@ class Artefact:
         return tuple(n for n in self.manifest.files if n != GOLDEN_FILE and not n.endswith(small))
 
     def content(self, name: str) -> bytes:
-        """What one of its files holds.
+        """The content of one of its files.
 
         Raises:
             BadArtefact: it has none of this name, or not the one that was exported.

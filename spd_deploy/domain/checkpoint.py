@@ -52,7 +52,7 @@ Scores = Mapping[str, float | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """What is known of one checkpoint; the weights stay on disk.
+    """The facts of one checkpoint; the weights stay on disk.
 
     Attributes:
         max_tokens: where training cut its texts; serving cuts there too.
@@ -102,7 +102,7 @@ class Checkpoint:
 
     @property
     def temperature(self) -> float:
-        """What the last layer was divided by; 1 where its logits are as they were trained."""
+        """The divisor of the last layer; 1 where its logits are as they were trained."""
         own = self.calibration.get("dense" if self.pattern is None else "sparse")
         return 1.0 if own is None else own.temperature
 
@@ -115,7 +115,7 @@ class Checkpoint:
         return stored_weights(self.folder, read_config(self.folder))
 
     def pattern_of(self, matrix: Matrix) -> Pattern | None:
-        """What ``matrix`` must satisfy: the pattern at the matrix's own goal; None if dense."""
+        """The pattern of ``matrix`` at its own sparsity; None if it is dense."""
         if self.pattern is None:
             return None
         goal = self.sparsities.get(matrix.name, self.pattern.sparsity)
@@ -193,7 +193,7 @@ def encoder_in(folder: Path) -> Encoder:
 
 
 def notes_on(folder: Path) -> tuple[str, ...]:
-    """What of a model folder is read otherwise than it is stored, a sentence each.
+    """The parts of a model folder that are read otherwise than stored, a sentence each.
 
     Of what is no folder, such as a name on the hub, nothing is known.
 
@@ -297,7 +297,7 @@ def _encoder_of(stored: StoredWeights, config: Mapping[str, Any]) -> Encoder:
 
 
 def _notes(stored: StoredWeights, encoder: Encoder, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of the stored weights is read otherwise than it is stored."""
+    """The stored weights that are read otherwise than they are stored."""
     notes = []
     half = stored.stored_in_half([m.weight_name for m in encoder.matrices()])
     if half:

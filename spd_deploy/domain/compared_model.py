@@ -13,7 +13,7 @@ _SAME_TIME = 1.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparedModel:
-    """What an exported model scores and how long a batch takes, timed in turns with the others.
+    """The scores of an exported model and its time for a batch, in turns with the others.
 
     Attributes:
         name: name of the model, such as ``dense`` or ``3x``.

@@ -117,7 +117,7 @@ def _upwards(mounted: Path, below: PurePosixPath) -> Iterator[Path]:
 
 
 def _text(file: Path) -> str | None:
-    """What a file of the kernel's says; None where there is none."""
+    """The content of a file of the kernel; None where there is none."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError:

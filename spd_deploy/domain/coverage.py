@@ -19,7 +19,7 @@ _LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Coverage:
-    """What is left of the rows, and how right it is, without the answers below a score.
+    """The rows that are answered without scores below a bound, and their accuracy.
 
     Attributes:
         below: answers with a smaller score are left out.

@@ -38,7 +38,7 @@ _LARGEST_M = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detection:
-    """What the zeros of an encoder say.
+    """The pattern that the zeros of an encoder form.
 
     Attributes:
         densities: share of non-zeros by matrix name.
@@ -92,7 +92,7 @@ def detect(encoder: Encoder, nonzeros: Iterable[tuple[Matrix, Mask]]) -> Detecti
 
 
 def _readings(encoder: Encoder, sparse: Sparse) -> list[Reading]:
-    """What was tried, the best first.
+    """The readings that were tried, the best first.
 
     A reading that saves most wins, the more special one where they save the same. N:M saves
     nothing unless a kernel is made for it, so it comes after those that any runtime profits from.

@@ -107,7 +107,7 @@ def value_of(
 
 
 def _reason_of_fault(fault: Any, what: object) -> tuple[str, object]:
-    """What is wrong and what was found, of the first fault that pydantic found."""
+    """The first fault that pydantic found: what is wrong, and what was there."""
     where = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":
         return f"{what} lacks a field", where
@@ -117,7 +117,7 @@ def _reason_of_fault(fault: Any, what: object) -> tuple[str, object]:
 def _faults(
     value: object, document: Any, *, defaults: bool, path: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """What pydantic lets through: each fault with the path of its field.
+    """The faults that pydantic lets through, each with the path of its field.
 
     These are unknown fields, numbers that are not finite, and, without ``defaults``, fields that
     were left out.
@@ -143,7 +143,7 @@ def _faults(
 
 @cache
 def _reader_of(kind: Any) -> Any:
-    """What reads a dataclass from JSON; making one takes longer than reading by it."""
+    """The reader of a dataclass from JSON; making one takes longer than reading by it."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

@@ -91,7 +91,7 @@ class Encoder:
 
     @property
     def score_scale(self) -> float:
-        """What the product of a query and a key is multiplied by."""
+        """The factor of the product of a query and a key."""
         if self.disentangled is not None:
             return self.disentangled.scale(self.head_size)
         return float(self.head_size**-0.5)

@@ -77,7 +77,7 @@ def first_line(err: BaseException) -> str:
 
 
 class BadInput(SpdError):
-    """What was handed in is wrong."""
+    """Input that is wrong."""
 
 
 class BadSetting(BadInput):

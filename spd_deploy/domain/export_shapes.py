@@ -1,4 +1,4 @@
-"""What surrounds the encoder layers of a classifier: its architecture, and the tensors of both.
+"""The parts around a classifier's encoder layers: its architecture, and the tensors of both.
 
 Each architecture is described in a file of ``domain.models``, and found by the base model's name in
 the tensors (``domain.models.known``). The classifier's head, whose

@@ -84,7 +84,7 @@ def _errno_of(err: BaseException) -> int | None:
 
 
 def _remedy(number: int | None) -> str:
-    """What to do about a system's error."""
+    """The remedy for an error of the operating system."""
     if number in FULL:
         return "free some space, or choose another --output"
     if number == errno.EROFS:
@@ -257,7 +257,7 @@ def _settle(file: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where this tool keeps what can be made again, in the user's cache by the XDG convention.
+    """The folder of files that can be made again, in the user's cache by the XDG convention.
 
     Raises:
         RuntimeError: the user has no home.

@@ -1,4 +1,4 @@
-"""What a folder is that holds no model where one is wanted, and which folder was meant.
+"""Folders without a model where one is wanted: what they are, and which one was meant.
 
 People name the folder above (``runs`` for ``runs/reviews``), one that is not finished, or a path
 with a slip in it. Each gets the next thing to type.
@@ -61,7 +61,7 @@ def refuse_no_model(folder: Path, *, wanted: Wanted = "checkpoint") -> None:
 
 
 def _other_advice(folder: Path, wanted: Wanted) -> str:
-    """What to do about a folder below which nothing is that would do."""
+    """The remedy for a folder below which there is no model."""
     if wanted == "artefact" and (found := next(_models(folder, wanted="checkpoint"), None)):
         return f"export one first: spd export {_quoted(found)} --output DIR"
     if (begun := next(_below(folder, _is_unfinished), None)) is not None:

@@ -106,7 +106,7 @@ def read_golden(file: Path) -> Golden:
 
 
 def golden_of(arrays: bytes, answers: bytes, folder: Path) -> Golden:
-    """What the two files of a folder hold.
+    """The golden inputs and answers in the two files of a folder.
 
     Raises:
         BadArtefact: one is damaged.

@@ -164,7 +164,7 @@ def refusal(reason: str, config: Mapping[str, Any]) -> BadModel:
 
 
 def _other_kind(config: Mapping[str, Any]) -> str | None:
-    """What ``config.json`` tells that tensors do not."""
+    """The reason to refuse a model that ``config.json`` gives and its tensors do not."""
     if (reason := _other_than_fixed(config)) is not None:
         return reason
     if config.get("is_encoder_decoder"):

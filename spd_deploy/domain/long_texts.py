@@ -16,7 +16,7 @@ MAX_WINDOWS = 16
 
 
 class LongTexts(StrEnum):
-    """What becomes of a text that is longer than the model reads."""
+    """The two ways to read a text that is longer than the model reads."""
 
     CUT = "cut"
     WINDOWS = "windows"

@@ -1,4 +1,4 @@
-"""What ``config.json`` says of a classifier, read as Transformers reads it.
+"""The facts of a classifier in ``config.json``, read as Transformers reads them.
 
 Transformers ignores fields that its code does not know. A field that says that the model computes
 otherwise than that code is refused here, since nothing else would notice.
@@ -57,7 +57,7 @@ def activation_of(encoder: Encoder, config: Mapping[str, Any]) -> Activation:
 
 
 def epsilon_of(encoder: Encoder, config: Mapping[str, Any]) -> float:
-    """What the layer norms add to the variance."""
+    """The epsilon that layer norms add to the variance."""
     known = ARCHITECTURES.get(encoder.base)
     if known is not None and known.epsilon is not None:
         return known.epsilon
@@ -109,7 +109,7 @@ def task_from_config(config: Mapping[str, Any]) -> Task:
 
 
 def _metrics_of(kind: ProblemType | None, *, regression: bool) -> tuple[str, ...]:
-    """What a model is scored by that does not say what it was trained for."""
+    """The metrics of a model that does not name its task."""
     if kind is ProblemType.MULTI_LABEL:
         return DEFAULT_METRICS[kind]
     return DEFAULT_METRICS[ProblemType.REGRESSION] if regression else ("accuracy",)

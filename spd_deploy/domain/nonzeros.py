@@ -1,4 +1,4 @@
-"""Where the weights of safetensors files are not zero, read matrix by matrix.
+"""The positions of non-zero weights in safetensors files, read matrix by matrix.
 
 A floating-point number of any format is zero if all its bits but the sign are. Comparing bits needs
 neither torch nor a NumPy that knows bfloat16.

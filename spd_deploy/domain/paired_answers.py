@@ -26,7 +26,7 @@ _LENGTH_PARTS = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedAnswers:
-    """What a dense and a sparse model answer to B rows.
+    """The answers of a dense and a sparse model to B rows.
 
     Attributes:
         task: of both models.
@@ -123,7 +123,7 @@ class PartScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerComparison:
-    """How a sparse model's answers compare with its dense model's.
+    """The comparison of a sparse model's answers with its dense model's.
 
     Attributes:
         rows: number of rows.
@@ -225,7 +225,7 @@ def _headline(answers: PairedAnswers, logits_BC: NDArray[np.float64]) -> float:
 def _divisions(
     answers: PairedAnswers,
 ) -> Iterator[tuple[str, list[tuple[str, NDArray[np.integer]]]]]:
-    """What the rows are divided by, with the name and the row numbers of each part."""
+    """The ways to divide the rows, with the name and the row numbers of each part."""
     if answers.task.names:
         true_BC = answers.true_BC
         labels = enumerate(answers.task.names)

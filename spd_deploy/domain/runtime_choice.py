@@ -15,7 +15,7 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeTraits:
-    """What is known of a runtime before anything is opened in it.
+    """The facts of a runtime that are known before anything is opened in it.
 
     Attributes:
         title: its name as its makers write it.
@@ -41,7 +41,7 @@ class RuntimeTraits:
 
 
 def traits_of(runtime: Runtime) -> RuntimeTraits:
-    """What a runtime can do."""
+    """The traits of a runtime."""
     match runtime:
         case "onnxruntime":
             return RuntimeTraits(

@@ -1,4 +1,4 @@
-"""Whose a score is: checkpoints and artefacts keep, beside their own, those they were made from.
+"""Owners of scores: a model keeps its own, and those of the models that it was made from.
 
 Scores are kept by their owner: ``dense`` and ``sparse`` are the checkpoints, and the name of a
 precision is an artefact that rounds to it. A quantised artefact of format ``onnx`` has two graphs
@@ -27,7 +27,7 @@ def score_owner(
 
 
 def whose(owner: str, own: str) -> str:
-    """What an owner is, seen from the model that is ``own``."""
+    """A phrase for an owner, from the view of the model that is ``own``."""
     if owner == own:
         return "this model"
     match owner:

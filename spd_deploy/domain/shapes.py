@@ -1,4 +1,4 @@
-"""What was measured on a machine: at which shapes, and how many times as fast as dense."""
+"""Shapes of batches, and times measured at them."""
 
 import math
 from collections.abc import Iterable, Sequence

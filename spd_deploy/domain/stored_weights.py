@@ -29,7 +29,7 @@ _COPY_AGAIN = "copy the model again from where it came"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
-    """Where a tensor is stored: the file, its name there, its safetensors type and its shape.
+    """The place of a tensor: the file, its name there, its safetensors type and its shape.
 
     Attributes:
         first_row: the row of the stored tensor at which it begins, where that holds several.
@@ -125,7 +125,7 @@ def stored_weights(folder: Path, config: Mapping[str, Any]) -> StoredWeights:
 
 
 def sha256_of_weights(folder: Path) -> str:
-    """What identifies the weights: the SHA-256 of their file, or of the list of their shards.
+    """The identity of the weights: the SHA-256 of their file, or of the list of their shards.
 
     Raises:
         BadModel: there are no safetensors.

@@ -43,7 +43,7 @@ def _comparable(labels: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def _outputs_in_words(task: Task) -> str:
-    """What a model of the task answers with, for an error."""
+    """The answers of a model of the task, in words for an error."""
     if task.is_regression:
         return f"a number for {', '.join(task.ordinal[:8])}" if task.ordinal else "a number"
     many = " in any number" if task.problem_type is ProblemType.MULTI_LABEL else ""

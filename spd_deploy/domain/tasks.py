@@ -1,4 +1,4 @@
-"""What a task is: its texts, labels, kind of answer, official metric, and where its files are.
+"""Tasks: their texts, labels, kinds of answer, official metrics, and files.
 
 The nine GLUE tasks are here by name with the columns of GLUE's own files and of the Hugging Face
 hub's copy; the two built-in synthetic tasks have no files; a user's own task is made from the
@@ -18,7 +18,7 @@ from spd_deploy.domain.trained_rows import TrainedRows
 
 
 class ProblemType(StrEnum):
-    """What the model's outputs mean; the values are the ones of Hugging Face's ``config.json``."""
+    """The meaning of a model's outputs; the values are those of Hugging Face's ``config.json``."""
 
     SINGLE_LABEL = "single_label_classification"
     MULTI_LABEL = "multi_label_classification"
@@ -136,7 +136,7 @@ class Task:
 
     @property
     def activation(self) -> Activation:
-        """What makes scores of the logits, as Transformers' text-classification pipeline has it."""
+        """The function from logits to scores, as in Transformers' text-classification pipeline."""
         match self.problem_type:
             case ProblemType.REGRESSION:
                 return Activation.SIGMOID if self.sigmoid else Activation.NONE

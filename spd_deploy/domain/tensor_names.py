@@ -24,7 +24,7 @@ _LEGACY = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNor
 
 
 def read_name(stored: str, model_type: object) -> str:
-    """What Transformers calls the tensor that a file calls ``stored``."""
+    """The name in Transformers of the tensor that a file calls ``stored``."""
     name = stored
     for old, new in _LEGACY:
         name = name.replace(old, new, 1)

@@ -35,7 +35,7 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]")  # as str.isalnum has it
 
 
 class Side(StrEnum):
-    """Where a text that is too long loses its tokens."""
+    """The side on which a text that is too long loses its tokens."""
 
     LEFT = "left"
     RIGHT = "right"
@@ -70,7 +70,7 @@ class Tokens:
 
     @property
     def windows(self) -> tuple["Tokens", ...]:
-        """What the model is given of it: one row, or one for each window."""
+        """The rows that the model reads: one, or one for each window."""
         return (self, *self.overflowing)
 
     @property
@@ -269,7 +269,7 @@ class Tokenizer:
         return self._cut(whole, side, may_be_empty=True, texts=1 if pair is None else 2)
 
     def _cut(self, whole: "Encoding", side: Side, may_be_empty: bool, *, texts: int = 2) -> Tokens:
-        """What is kept of an encoding of one text or two."""
+        """The tokens that are kept of an encoding of one text or two."""
         kept: list[Sequence[int]] = [range(len(whole))]
         if len(whole) > self.max_tokens:
             kept = kept_places(

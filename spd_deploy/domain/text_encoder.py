@@ -1,4 +1,4 @@
-"""What makes token ids of texts: a tokenizer, or one that remembers the texts that it has seen."""
+"""Encoders of texts to token ids: a tokenizer, or one that remembers the texts it has seen."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from spd_deploy.domain.text import Tokenizer, Tokens
 
 
 class TextEncoder(Protocol):
-    """What makes token ids of texts, such as a :class:`Tokenizer`."""
+    """Makes token ids of texts, as a :class:`Tokenizer` does."""
 
     def encode(self, text: str, pair: str | None = None) -> Tokens:
         """Token ids of one text or pair."""

@@ -23,7 +23,7 @@ _FORM = "write LABEL:precision=0.95, LABEL:recall=0.9 or LABEL:f1, with a label 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThresholdGoal:
-    """What the threshold of a label must reach.
+    """The goal of a label's threshold: a precision, a recall, or the largest F1.
 
     Attributes:
         label: the label; ``*`` stands for every one.

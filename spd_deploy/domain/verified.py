@@ -143,7 +143,7 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 
 def _what_is_there(file: Path) -> str | None:
-    """What stands at a path that holds no regular file."""
+    """The kind of what is at a path that holds no regular file."""
     if file.is_symlink():
         return f"a link to {file.readlink()}"
     return "something that is not a file" if file.exists() else None

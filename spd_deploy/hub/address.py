@@ -1,4 +1,4 @@
-"""What a reference to a model is: a folder, a model of the Hugging Face hub, or a URL.
+"""References to models: a folder, a model of the Hugging Face hub, or a URL.
 
 hf://OWNER/NAME[@REVISION]      a model of the hub; so is https://huggingface.co/OWNER/NAME
 OWNER/NAME[@REVISION]           the same, where names of the hub are taken without hf://

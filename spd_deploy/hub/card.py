@@ -21,7 +21,7 @@ _NO_INTERVAL = "-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeedFacts:
-    """What a report of ``spd bench`` measured of the model.
+    """The speed of the model in a report of ``spd bench``.
 
     Attributes:
         columns, rows: latency and speed-up with its interval, by shape.
@@ -81,7 +81,7 @@ def _table(columns: Row, rows: Sequence[Row]) -> str:
 
 
 def _summary(facts: ModelFacts) -> str:
-    """What it is, in a sentence or two."""
+    """A description of the model in a sentence or two."""
     task = facts.task
     reads = "pairs of texts" if task.has_pair else "texts"
     match task.problem_type:
@@ -138,7 +138,7 @@ def _use(facts: ModelFacts, repository: str) -> Iterator[str]:
 
 
 def _data(facts: ModelFacts) -> Iterator[str]:
-    """What it was trained on."""
+    """The section about the training data."""
     trained = facts.task.trained_on
     if trained is None:
         yield f"Task: {facts.task.name}. Which rows it was trained on is {_NOT_RECORDED}."
@@ -155,7 +155,7 @@ def _data(facts: ModelFacts) -> Iterator[str]:
 
 
 def _recipe(facts: ModelFacts) -> Iterator[str]:
-    """How it was made, and from what."""
+    """The section about how the model was made, and from which models."""
     recipe = facts.recipe
     if not recipe:
         yield f"How it was trained is {_NOT_RECORDED}."
@@ -281,7 +281,7 @@ def _speed(speed: SpeedFacts | None) -> Iterator[str]:
 
 
 def _longer(facts: ModelFacts) -> str:
-    """What becomes of longer texts."""
+    """A sentence about texts that are longer than the model reads."""
     windows = facts.task.windows
     if windows is None:
         return "what is longer is cut"
@@ -289,7 +289,7 @@ def _longer(facts: ModelFacts) -> str:
 
 
 def _limits(facts: ModelFacts) -> Iterator[str]:
-    """Where it should not be trusted."""
+    """The section about the limits of the model."""
     lines = [
         f"It reads {facts.max_tokens} tokens; {_longer(facts)}.",
         "Its scores hold for texts like those that they were measured on. Other domains and "
@@ -301,7 +301,7 @@ def _limits(facts: ModelFacts) -> Iterator[str]:
 
 
 def _files(facts: ModelFacts) -> Iterator[str]:
-    """What it consists of, with the versions that wrote it."""
+    """The section about its files, with the versions that wrote them."""
     owner = "weights" if facts.format is None else "checkpoint's weights"
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     yield f"SHA-256 of the {owner}: `{facts.sha256}`." + (

@@ -40,7 +40,7 @@ def metadata_of(facts: ModelFacts, name: str, license_: str | None) -> str:
 
 
 def _tags(facts: ModelFacts) -> list[str]:
-    """What the model is found by."""
+    """The tags by which the hub finds the model."""
     sparse = [] if facts.pattern is None else ["sparse", "pruning", str(facts.pattern)]
     form = [] if facts.format is None else [facts.format, facts.precision]
     return ["spd", *sparse, *form]

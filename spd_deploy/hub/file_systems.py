@@ -22,7 +22,7 @@ class RemoteFolder:
     system: Any
 
     def content(self, name: str) -> bytes | None:
-        """What a small file holds; None where there is none.
+        """The content of a small file; None where there is none.
 
         Raises:
             BadModel: there is no right to read it.
@@ -40,7 +40,7 @@ class RemoteFolder:
         return bool(self.system.exists(self.address.of(name)))
 
     def state(self, name: str) -> str:
-        """What the server says of a file: size, tag, time; another file has another state."""
+        """Size, tag and time of a file by its server; they differ where the file does."""
         facts = self.system.info(self.address.of(name))
         return str(sorted((key, str(value)) for key, value in facts.items()))
 

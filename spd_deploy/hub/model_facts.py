@@ -1,4 +1,4 @@
-"""What the records of a checkpoint or an artefact say of it, for its model card."""
+"""Facts of a checkpoint or an artefact, read from its records for its model card."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _SEEDS_FILE = "seeds.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What is known of a model that is to be published.
+    """Facts of a model that is to be published.
 
     Attributes:
         format: of an artefact; None for a checkpoint.
@@ -67,7 +67,7 @@ class ModelFacts:
 
 
 def facts_of(folder: Path) -> ModelFacts:
-    """What the records in a folder say, which is verified on the way.
+    """The facts in the records of a folder, verified while they are read.
 
     Raises:
         BadArtefact, BadCheckpoint, BadModel: the folder holds no classifier, or a damaged one.
@@ -84,7 +84,7 @@ def facts_of(folder: Path) -> ModelFacts:
 
 
 def _of_artefact(artefact: Artefact) -> ModelFacts:
-    """What a manifest says."""
+    """The facts in a manifest."""
     manifest = artefact.manifest
     pruned = manifest.sparsity is not None
     sizes = {row.name: row.shape[0] * row.shape[1] for row in manifest.matrices}
@@ -119,7 +119,7 @@ def _of_artefact(artefact: Artefact) -> ModelFacts:
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> ModelFacts:
-    """What ``spd.json`` says, or the weights of a folder that has none."""
+    """The facts in ``spd.json``, or in the weights of a folder that has none."""
     folder = checkpoint.folder
     names = (*CHECKPOINT_FILES, INDEX_FILE, *PICTURE_FILES)
     small = [n for n in names if n != CARD_FILE and (folder / n).is_file()]

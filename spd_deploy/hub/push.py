@@ -15,7 +15,7 @@ _SIGN_IN = "sign in with: hf auth login, or set HF_TOKEN"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PushedCommit:
-    """What the hub made of a folder.
+    """The result of a push to the hub.
 
     Attributes:
         repository: ``OWNER/NAME``.

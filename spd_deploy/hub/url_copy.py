@@ -176,5 +176,5 @@ def _earlier(place: Path, address: UrlAddress) -> Path | None:
 
 
 def _origin(address: UrlAddress, folder: Path) -> Origin:
-    """Where a copy is from."""
+    """The origin of a copy."""
     return Origin(address=address.shown, license=license_in(folder))

@@ -80,7 +80,7 @@ def attention(
 
 
 def attention_mask(q: "Tensor", bias_BS: "Tensor", biases_AD: "Tensor | None") -> "Tensor":
-    """What is added to the scores of queries ``[B, A, Q, D]``, in their precision.
+    """The biases of the scores of queries ``[B, A, Q, D]``, in their precision.
 
     The lowest number is halved; a lower one would overflow when a score is added.
     """

@@ -1,4 +1,4 @@
-"""What is written of each row: its own fields, and behind them the fields of its answer.
+"""The columns of the output: a row's own fields, and behind them the fields of its answer.
 
 What the fields are called is decided once, by the first chunk. A later row that would need other
 columns, or that has a field called like one of the answer's, is refused by its place: a file whose
@@ -21,7 +21,7 @@ _PREFIX = "predicted_"
 
 
 def answer_fields(answer: "TextPrediction") -> dict[str, Any]:
-    """What is written of one row, its scores rounded; a regression has no label."""
+    """The fields of one answer, its scores rounded; a regression has no label."""
     fields = answer.to_json()
     if "scores" in fields:
         fields["scores"] = {label: rounded(score) for label, score in answer.scores.items()}
@@ -49,7 +49,7 @@ def rounded(score: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerColumns:
-    """What the fields of rows and answers are called in the output.
+    """The names of the fields of rows and answers in the output.
 
     Attributes:
         of_rows: the fields of the rows in the first chunk, in order.

@@ -23,7 +23,7 @@ _ENCODED_TOGETHER = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkLimits:
-    """What a chunk holds at most; its last row may exceed the limits of tokens and characters.
+    """The largest chunk; its last row may exceed the limits of tokens and characters.
 
     Attributes:
         rows: enough for batches of alike lengths.

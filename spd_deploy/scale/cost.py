@@ -1,11 +1,11 @@
-"""What it took to classify a file."""
+"""The cost of classifying a file."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileCost:
-    """What classifying a file took, all runs together where it was resumed.
+    """The time and work of a file, over all runs where it was resumed.
 
     Attributes:
         rows: that were answered.

@@ -1,4 +1,4 @@
-"""How far a file is, shown in rows where their number is known, else in bytes of the file."""
+"""The progress through a file, in rows where their number is known, else in bytes."""
 
 import contextlib
 import time

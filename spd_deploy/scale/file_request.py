@@ -1,4 +1,4 @@
-"""What is asked of ``spd predict`` with a file, and what an unfinished output belongs to."""
+"""A request to classify a file, and the facts that an unfinished output belongs to."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -84,7 +84,7 @@ class FileRequest:
         return file_rows(task, self.input, stream)
 
     def belongs_to(self, opened: "OpenedModel") -> Mapping[str, str]:
-        """What all runs that write one output have in common, by a name for the error.
+        """The facts that all runs of one output have in common, by a name for the error.
 
         Broken rows may be left out from some row on, so that option is not among it.
 
@@ -112,7 +112,7 @@ class FileRequest:
 
 
 def model_hash(opened: "OpenedModel") -> str:
-    """What changes when the model does: the hash of all that its answers depend on."""
+    """The hash of all files that the model's answers depend on."""
     source = opened.source
     if isinstance(source, Artefact):  # its manifest has the hash of every file
         return sha256_of(source.folder / MANIFEST_FILE)

@@ -37,7 +37,7 @@ _AGAIN = "start again with --overwrite"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunState:
-    """How far a run is; all counts are of whole chunks.
+    """The progress of a run; all counts are of whole chunks.
 
     Attributes:
         belongs_to: the input, the model and the options, by name.
@@ -89,7 +89,7 @@ class PartialOutput:
 
     @property
     def rows_file(self) -> Path:
-        """Where the rows are."""
+        """The file of the rows."""
         return partial_folder(self.output) / _ROWS_FILE
 
     def append(self, content: bytes, state: RunState) -> None:
@@ -135,7 +135,7 @@ class PartialOutput:
 
 
 def partial_folder(output: Path) -> Path:
-    """Where an unfinished output is."""
+    """The folder of an unfinished output."""
     return output.with_name(output.name + ".partial")
 
 
@@ -179,7 +179,7 @@ def partial_output(
 
 
 def _begun(folder: Path, output: Path, *, overwrite: bool, resume: bool) -> RunState | None:
-    """How far the run is that is to be resumed; None where there is none.
+    """The progress of the run that is to be resumed; None where there is none.
 
     Raises:
         NotWritten: the output exists, or an unfinished one that is not to be resumed.

@@ -99,7 +99,7 @@ def predict_file(
 
 
 def cost_of(state: RunState) -> FileCost:
-    """What the rows of a state took."""
+    """The cost of the rows of a state."""
     return FileCost(
         rows=state.written,
         skipped=sum(count for count, _ in state.broken.values()),
@@ -203,7 +203,7 @@ def _passes(request: FileRequest) -> bool:
 def _progress(
     request: FileRequest, progress: Progress, stream: BinaryIO, state: RunState
 ) -> FileProgress:
-    """How far the input is, in rows of a Parquet file, else in bytes."""
+    """The progress through the input, in rows of a Parquet file, else in bytes."""
     standard = request.input == STANDARD
     return FileProgress(
         progress,

@@ -42,7 +42,7 @@ _TELL_AFTER_POLLS = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorModel:
-    """What an actor has opened, which must be the same on all machines."""
+    """The model that an actor has opened, which must be the same on all machines."""
 
     description: Description
     model: str
@@ -62,7 +62,7 @@ class ModelActor:
             self._refused = str(err)
 
     def about(self) -> ActorModel | str:
-        """What was opened, or why nothing was."""
+        """The model that was opened, or why none was."""
         if self._refused:
             return self._refused
         return ActorModel(
@@ -219,7 +219,7 @@ class RaySession(Closing):
         return first.chunk, np.asarray(logits_BC)
 
     def _got(self, reference: Any, what: str) -> Any:
-        """What a reference of Ray stands for.
+        """The value that a reference of Ray stands for.
 
         Raises:
             Unavailable: the actor raised an error, or died more often than it is started again.

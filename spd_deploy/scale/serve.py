@@ -34,7 +34,7 @@ _FIX = "write NAME=VALUE behind spd_deploy.scale.serve:app, or under args in the
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeploymentSettings:
-    """What is said of the deployment.
+    """The arguments of the deployment.
 
     Attributes:
         num_cpus: cores of a replica, and threads of its models.

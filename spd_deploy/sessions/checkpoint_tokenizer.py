@@ -53,7 +53,7 @@ def tokenizer_as_trained(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def opener_of(reference: str | Path, *, max_tokens: int) -> Callable[[], Tokenizer]:
-    """What opens the tokenizer of a folder or of a model on the hub, once, when it is called.
+    """A function that opens the tokenizer of a folder or of a model on the hub, once.
 
     Opening raises:
         BadModel: there is no tokenizer that Transformers reads.
@@ -120,7 +120,7 @@ def write_tokenizer(reference: str | Path, file: Path, *, max_tokens: int) -> No
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """Where a tokenizer is read from; two with the same content are equal.
+    """The files of a tokenizer; two with the same content are equal.
 
     Attributes:
         content: the files' hashes and what ``config.json`` says of the tokenizer's class.

@@ -158,7 +158,7 @@ def _refuse_absent(data_dir: Path) -> None:
 
 
 def _hint_where(data_dir: Path, name: str) -> str:
-    """What to do about a missing file: the subfolder that has one, if there is one."""
+    """The remedy for a missing file: the subfolder that has one, if there is one."""
     below = sorted(p.parent.name for p in data_dir.glob(f"*/{name}"))
     if below:
         return f"give the task's own folder, one of: {', '.join(below)} below {data_dir}"

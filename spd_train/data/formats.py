@@ -161,7 +161,7 @@ def _json(content: bytes) -> Any:
 
 
 def _really(file: Path) -> str:
-    """What an unknown file really is, for an error; an empty text if that is not known."""
+    """The kind of an unknown file by its content, for an error; empty if that is not known."""
     try:
         with file.open("rb") as stream:
             what = what_is(stream.read(_LONGEST_MAGIC))
@@ -171,7 +171,7 @@ def _really(file: Path) -> str:
 
 
 def check_path(file: Path) -> str:
-    """What to do about a missing file: a similar name, if there is one."""
+    """The remedy for a missing file: a similar name, if there is one."""
     from difflib import get_close_matches
 
     try:

@@ -70,7 +70,7 @@ class FoundLabels:
         return found
 
     def separator(self, wanted: str | None, note: Note) -> str:
-        """What stands between the labels of a text, of several labels a row.
+        """The separator of the labels in a text, where a row has several.
 
         Of lists it is what no label holds, for answers that are written as text.
 

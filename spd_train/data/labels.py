@@ -1,4 +1,4 @@
-"""What stands in a row's label column, and what a task makes of it.
+"""The label of a row: the cell of its label column, and what a task makes of it.
 
 A cell holds one name, a list of names (several labels, or none), or an object with a probability
 for each label (soft labels). In CSV a cell that begins with ``[`` or ``{`` may hold a list or an

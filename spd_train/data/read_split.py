@@ -105,7 +105,7 @@ def _examples(
 
 
 def _name_columns(task: Task) -> str:
-    """What to do about a missing column if no option names the columns."""
+    """The remedy for a missing column if no option names the columns."""
     if task.name == "unknown":
         return "name a --task: the model does not say its own, nor which columns it reads"
     columns = (task.columns.text, task.columns.pair, task.columns.label)

@@ -71,7 +71,7 @@ def lines_of(
 
 
 def _first_bytes(stream: BinaryIO) -> bytes:
-    """What comes first through a pipe: a line at least, but for the bracket that opens an array."""
+    """The first bytes of a pipe: a line at least, but for the bracket that opens an array."""
     read = getattr(stream, "read1", stream.read)
     head = b""
     while head.strip() in (b"", b"[", _BYTE_ORDER_MARK) and (more := read(_HEAD_BYTES)):

@@ -53,7 +53,7 @@ def capacity_for(device: str, *, cores: int, jobs: int | None) -> Capacity:
 
 
 def capacity_on_ray(device: str, *, cores: int, jobs: int | None) -> Capacity:
-    """What Ray gives each run; how many it runs at the same time is Ray's to say.
+    """The resources that Ray gives each run; Ray decides how many run at the same time.
 
     Args:
         device: ``cpu`` or ``cuda``.

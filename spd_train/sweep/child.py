@@ -19,7 +19,7 @@ _TAIL_BYTES = 8192
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunEnd:
-    """What a run took that has ended; its folder says whether it is finished.
+    """The outcome of a run that has ended; its folder says whether it is finished.
 
     Attributes:
         seconds: duration of the process.
@@ -38,7 +38,7 @@ class Run(Protocol):
     """A run that was started, here or on another machine."""
 
     def poll(self) -> RunEnd | None:
-        """What it took; None while it runs."""
+        """The outcome of the run; None while it runs."""
 
     def interrupt(self) -> None:
         """Ask it to save its state and end."""
@@ -92,7 +92,7 @@ class Child:
         self._start_s = time.perf_counter()
 
     def poll(self) -> RunEnd | None:
-        """What it took; None while it runs."""
+        """The outcome of the run; None while it runs."""
         self._peak_memory_bytes = _peak_of(self._process.pid) or self._peak_memory_bytes
         if self._process.poll() is None:
             return None

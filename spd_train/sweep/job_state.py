@@ -9,7 +9,7 @@ from spd_train.sweep.jobs import Job, StudentJob
 
 
 class JobState(StrEnum):
-    """How far a job has come."""
+    """The progress of a job."""
 
     NEW = "new"
     BEGUN = "begun"

@@ -83,7 +83,7 @@ class RayRun:
         self._ray, self._reference = ray, reference
 
     def poll(self) -> RunEnd | None:
-        """What it took; None while it waits or runs."""
+        """The outcome of the run; None while it waits or runs."""
         if not self._ray.wait([self._reference], timeout=0)[0]:
             return None
         try:

@@ -106,7 +106,7 @@ def _run_json(results: Results, job: Job) -> dict[str, Any]:
 
 
 def _over(seeds: int) -> str:
-    """What a number is the mean of, in words."""
+    """The values that a number is the mean of, in words."""
     return "one seed" if seeds == 1 else f"means of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval"
 
 

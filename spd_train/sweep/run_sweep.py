@@ -39,7 +39,7 @@ _STARTED_AGAIN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepConfig:
-    """What to run, where, and how many runs at the same time.
+    """The plan of a sweep: jobs, folder, and how many run at the same time.
 
     Attributes:
         grid: the runs.

@@ -1,4 +1,4 @@
-"""What a training consists of: parameters, a loss, a schedule. The loop owns everything else."""
+"""The parts of a training: parameters, a loss, a schedule. The loop owns everything else."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -66,7 +66,7 @@ class Training(ABC):
         return [step for step in range(self.total_steps) if self.slow_work(step)]
 
     def slow_work(self, step: int) -> str | None:
-        """What makes ``step`` take longer than the others; None if it does not."""
+        """The work that makes ``step`` take longer than the others; None if there is none."""
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""What every training needs besides its own recipe."""
+"""The parts that every training needs besides its own recipe."""
 
 from dataclasses import dataclass
 

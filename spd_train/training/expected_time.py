@@ -1,4 +1,4 @@
-"""What a run will roughly take, said once its first steps are timed.
+"""The expected time of a run, said once its first steps are timed.
 
 Steps are counted exactly, and each is taken to last as long as the first few. A step of the student
 also runs the teacher: one forward pass more than a step in which the teacher itself is trained, of
@@ -43,7 +43,7 @@ class TrainingWork:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaterTrainings:
-    """What the command trains after the training at hand.
+    """The trainings that follow the one at hand in the same command.
 
     Attributes:
         students: how many students.

@@ -1,4 +1,4 @@
-"""What the main process writes during a training: the log, the best checkpoint, the saved state."""
+"""The files of the main process during a training: log, best checkpoint and saved state."""
 
 import time
 from collections.abc import Sequence

@@ -210,7 +210,7 @@ def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
 
 
 def _runs_in(folder: Path) -> dict[str, str]:
-    """What continues the runs of trackers; empty where nothing was tracked before."""
+    """The runs of trackers in a folder, to be continued; empty where nothing was tracked."""
     file = folder / TRACKERS_FILE
     if not file.is_file():
         return {}

@@ -53,7 +53,7 @@ Method = Callable[[Any, "Call"], Awaitable[Answer]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """What a method knows of its call: its id, and when its client wants the reply."""
+    """The facts of a call: its id, and when its client wants the reply."""
 
     request_id: str
     deadline: Deadline

@@ -48,7 +48,7 @@ class RequestedOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inference:
-    """What a request asks for: texts or rows of token ids, and outputs.
+    """The inputs and outputs of a request: texts or rows of token ids, and tensors.
 
     ``timeout_ms`` is how long its client waits.
     """
@@ -87,7 +87,7 @@ def inference_of(
     *,
     max_inputs: int,
 ) -> Inference:
-    """What a request asks for.
+    """The inputs and outputs of a request.
 
     Args:
         inputs: its tensors.

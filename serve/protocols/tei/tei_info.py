@@ -16,7 +16,7 @@ class TeiClassifier(BaseModel):
 
 
 class TeiInfo(BaseModel):
-    """What TEI tells of its model and its limits, by TEI's names."""
+    """The facts of the model and the limits, by TEI's names."""
 
     model_id: str = Field(description="The same as `model`; TEI's name of it.")
     model_sha: str | None = Field(description="The same as `checkpoint_sha256`.")

@@ -12,7 +12,7 @@ from spd_deploy.domain.text import Side
 
 
 class OpenAIError(BaseModel):
-    """What is wrong, in OpenAI's form."""
+    """An error, in OpenAI's form."""
 
     message: str
     type: str

@@ -145,7 +145,7 @@ def compact(weight_NK: "Tensor", x_TK: "Tensor") -> Product:
 
 
 def in_steps(kept: "Tensor", step: int = _STEP) -> "Tensor":
-    """What is kept, and as many others as make it a multiple of ``step``, as far as there are."""
+    """The kept ones, and others up to a multiple of ``step``, as far as there are any."""
     wanted = min(len(kept), -(-int(kept.sum()) // step) * step)
     place = kept.int().argsort(descending=True, stable=True)[:wanted]
     found = kept.clone()

@@ -252,7 +252,7 @@ def _without_artefact(
 def dense_facts(
     checkpoint: Checkpoint, name: str, runtime: Description, parity: float, file: Path
 ) -> ArmFacts:
-    """What the report says of an arm that has no artefact."""
+    """The report's facts of an arm that has no artefact."""
     sizes = asdict(checkpoint.encoder)
     return ArmFacts(
         name=name,

@@ -108,7 +108,7 @@ class UntimedMode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceArm:
-    """What a report tells of an arm on the GPU besides its times.
+    """The facts of an arm on the GPU besides its times.
 
     Attributes:
         traces: the kernels that ran, one for each shape of the report.

@@ -1,4 +1,4 @@
-"""What became of a load: how long each request took, and whether its answers were right."""
+"""The outcome of a load: how long each request took, and whether its answers were right."""
 
 import json
 import math

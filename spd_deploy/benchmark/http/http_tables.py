@@ -42,7 +42,7 @@ def tables_of_http(part: HttpPart, judged: HttpJudgement) -> tuple[Table, ...]:
 
 
 def http_headlines(report: Report, judged: HttpJudgement) -> tuple[str, ...]:
-    """What the run shows of each arm behind HTTP, in a sentence."""
+    """The result of each arm behind HTTP in a sentence."""
     assert report.http is not None  # noqa: S101 - it was judged
     bound = f"{1e3 * report.http.settings.latency_bound_s:g} ms"
     return tuple(_headline(row, judged, bound, report.baseline) for row in judged.capacity)
@@ -161,7 +161,7 @@ def rate_table(part: HttpPart, judged: HttpJudgement) -> Table:
 
 
 def capacity_table(part: HttpPart, judged: HttpJudgement) -> Table:
-    """What each arm can take: offline, and at the bound; and what that costs."""
+    """The capacity of each arm, offline and at the bound, and its cost."""
     priced = part.settings.price_per_hour is not None
     compared = any(row.offline_speed_up is not None for row in judged.capacity)
     return Table(
@@ -194,7 +194,7 @@ def capacity_table(part: HttpPart, judged: HttpJudgement) -> Table:
 
 
 def _priced(price: float | None) -> str:
-    """What the costs are of; empty where there are none."""
+    """A sentence about the costs; empty where there is no price."""
     if price is None:
         return ""
     return (
@@ -204,7 +204,7 @@ def _priced(price: float | None) -> str:
 
 
 def answers_line(judged: HttpJudgement) -> str:
-    """What was found of the answers, in a sentence."""
+    """A sentence about whether the answers were right."""
     right = "all right" if judged.wrong == 0 else f"{judged.wrong} WRONG"
     return (
         f"Answers checked while under load: {judged.checked:,} texts, {judged.golden:,} of them "
@@ -213,7 +213,7 @@ def answers_line(judged: HttpJudgement) -> str:
 
 
 def _at_least(row: CapacityRow) -> str:
-    """What stands before a rate above which none missed the bound."""
+    """The words before a rate above which no trial missed the bound."""
     return "at least " if row.missed is None else ""
 
 

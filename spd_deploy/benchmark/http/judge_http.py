@@ -254,5 +254,5 @@ def _rate_gain(found: Found, base: CapacityRow | None) -> float | None:
 
 
 def cost_of(price_per_hour: float, rate: float) -> float:
-    """What a million requests cost at so many requests a second."""
+    """The cost of a million requests at so many requests a second."""
     return price_per_hour / _HOUR_S / rate * _A_MILLION

@@ -58,7 +58,7 @@ class LoadSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadOutcome:
-    """What became of a load.
+    """The outcome of a load.
 
     Attributes:
         latency_s: of each answered request, from when it was due to the last byte of its answer.

@@ -34,7 +34,7 @@ class Found:
 
 
 def found_by(trials: Sequence[Trial]) -> Found:
-    """What the trials show so far."""
+    """The bounds of the rate that the trials have shown so far."""
     missed = min((one.rate for one in trials if one.verdict == "missed"), default=None)
     met = [
         one.rate for one in trials if one.verdict == "met" and (missed is None or one.rate < missed)

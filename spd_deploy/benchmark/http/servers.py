@@ -1,4 +1,4 @@
-"""What a running server says of itself, and whether it serves the model that is measured."""
+"""The facts of a running server, and whether it serves the model that is measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ _WARMUP_REQUESTS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpRun:
-    """What all visits of a run share; ``api_key`` is that of servers that run already."""
+    """The settings of all visits of a run; ``api_key`` is that of servers that run already."""
 
     settings: BenchmarkSettings
     http: HttpSettings
@@ -56,7 +56,7 @@ class HttpRun:
     def ask(
         self, url: str, requests: Sequence[SampleRequest], tolerance: float, n: int
     ) -> LoadOutcome:
-        """What becomes of ``n`` requests, one at a time."""
+        """The outcome of ``n`` requests, sent one at a time."""
         return self.generator.run(
             LoadSpec(
                 url=url,

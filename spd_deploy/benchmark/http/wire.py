@@ -130,7 +130,7 @@ class AnswerReader:
 
 
 def _head(address: Address, path: str, api_key: str | None) -> str:
-    """What follows the method of a request, but for the headers of its body."""
+    """The head of a request after its method, without the headers of its body."""
     key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
     return f"{address.prefix}{path} HTTP/1.1\r\nHost: {_host(address)}\r\n{key}"
 

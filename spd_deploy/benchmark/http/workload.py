@@ -211,7 +211,7 @@ def grouped(requests: Sequence[SampleRequest], rows: int) -> tuple[SampleRequest
 
 
 def tolerance_of(artefact: Artefact, session: Session) -> float:
-    """What the self-test allows this session (:func:`sessions.open.prove`).
+    """The difference that the self-test allows this session (:func:`sessions.open.prove`).
 
     A quantised graph is allowed more: its range is that of the whole batch, and the server decides
     which rows share one.

@@ -63,7 +63,7 @@ class Timeline:
 
     @property
     def timer_s(self) -> float:
-        """What the profiler adds to the time of each operator: the least time of any of them.
+        """The time that the profiler adds to each operator: the least time of any of them.
 
         Every graph has a reshape, which does nothing at run time. A profile still gives it 2 us.
         """

@@ -28,7 +28,7 @@ class StoppableInput(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        """What is there, as soon as there is something; 0 at the end.
+        """The bytes that have come, as soon as there are any; 0 at the end.
 
         Raises:
             Interrupted: a signal came while nothing did.

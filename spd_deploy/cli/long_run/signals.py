@@ -100,5 +100,5 @@ def resume_hint(how: str, *, begun: Callable[[], bool]) -> Iterator[None]:
 
 
 def resume_command(output: Path, verb: str = "train") -> str:
-    """What to type to continue the run of ``spd VERB`` in ``output``."""
+    """The command that continues the run of ``spd VERB`` in ``output``."""
     return f"continue with: spd {verb} --resume --output {shlex.quote(str(output))}"

@@ -132,6 +132,6 @@ def _line_of(key: str, lines: list[str]) -> int:
 
 
 def _advice(key: str, options: Mapping[str, Any]) -> str:
-    """What to write in place of an unknown key."""
+    """The remedy for an unknown key."""
     close = difflib.get_close_matches(key.replace("_", "-").lstrip("-"), options, 1)
     return f"did you mean {close[0]}?" if close else "see spd serve --help for the options"

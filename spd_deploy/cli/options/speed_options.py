@@ -198,7 +198,7 @@ def reachable_speedups(
 
 
 def speed_plan(options: Mapping[str, Any], table: "LatencyTable | None") -> "LatencyPlan":
-    """What to measure speed-ups at and in: as the options say, else as the latency table was.
+    """The shapes and the runtime of speed-ups: as the options say, else as in the latency table.
 
     The training's own threads do not count: a model may be served with fewer or more.
     """
@@ -255,7 +255,7 @@ def latency_table_for(
 def structures_measurer(
     options: Mapping[str, Any], table: "LatencyTable", progress: Progress
 ) -> "Callable[[Structures], float | None] | None":
-    """What measures the speed-up of structures here; None if the table is of another machine.
+    """A function that measures the speed-up of structures; None if the table is of elsewhere.
 
     A speed-up that was measured while other processes kept the cores busy is reported and not used:
     the search would correct its budget by what the others did.

@@ -25,7 +25,7 @@ def tuning_plan(
     seconds: float | None,
     precision: "Precision",
 ) -> "TuningPlan":
-    """What to time on this machine, and for how long."""
+    """The plan of a tuning on this machine."""
     from exporters.autotune.tune import TuningPlan
     from spd_deploy.domain.cores import default_threads
     from spd_deploy.domain.shapes import Shape

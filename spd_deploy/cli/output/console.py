@@ -1,4 +1,4 @@
-"""What the command line prints: progress, tables, JSON, and one line for an error."""
+"""The output of the command line: progress, tables, JSON, and one line for an error."""
 
 import contextlib
 import errno
@@ -160,7 +160,7 @@ class TerminalProgress:
 
 
 class _Stage:
-    """How far a stage is, how long it will still take, and what slows it down."""
+    """The progress of a stage, its remaining time, and what slows it down."""
 
     def __init__(self, total: int, slow_steps: Collection[int], *, watch: bool) -> None:
         self.total = total
@@ -175,7 +175,7 @@ class _Stage:
 
     @property
     def outcome(self) -> str:
-        """What was done: ``158/158``, or ``117 of at most 158`` of a stage that ended earlier."""
+        """The steps done: ``158/158``, or ``117 of at most 158`` of a stage that ended earlier."""
         short = self.done < self.total
         return f"{self.done} of at most {self.total}" if short else f"{self.done}/{self.total}"
 

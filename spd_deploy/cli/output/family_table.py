@@ -55,7 +55,7 @@ def _show_chosen(family: "Family") -> None:
 
 
 def _drop(points: float, metrics: Sequence[str]) -> str:
-    """What a student loses, or gains, on the validation rows."""
+    """The loss or gain of a student on the validation rows."""
     verb = "loses" if points >= 0 else "gains"
     of = metrics[0] if len(metrics) == 1 else f"the mean of {' and '.join(metrics)}"
     return f"{verb} {abs(points):.2f} points of 100 of {of} on the validation rows"

@@ -68,7 +68,7 @@ def _row(group: Rows, marks: Mapping[str, str], *, timed: bool, every: bool) -> 
 
 
 def _gain(group: Rows) -> str:
-    """What the products alone were measured to gain, from the least to the most."""
+    """The measured gains of single products, from the least to the most."""
     gains = [mean_gain(one.gain for one in row.measured) for row in group if row.measured]
     return _span([f"{gain:.1f}" for gain in gains]) + "x" if gains else "-"
 

@@ -1,4 +1,4 @@
-"""What an architecture is made of: the names of its tensors, and what surrounds its layers."""
+"""The parts of an architecture: the names of its tensors, its embeddings and its head."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ Pooling = Literal["first", "mean"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Naming:
-    """What a family of models calls the modules of a layer.
+    """The names that a family of models has for the modules of a layer.
 
     Attributes:
         attention_norm: the norm after the attention part, or before it where ``norm_first``.

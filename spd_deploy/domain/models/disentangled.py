@@ -43,7 +43,7 @@ class DisentangledAttention:
         return "encoder.LayerNorm"
 
     def scale(self, head_size: int) -> float:
-        """What every term of a score is multiplied by."""
+        """The factor of every term of a score."""
         terms = 1 + self.content_to_position + self.position_to_content
         return float((head_size * terms) ** -0.5)
 

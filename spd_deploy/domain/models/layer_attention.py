@@ -1,4 +1,4 @@
-"""What the tokens of a layer attend to, where layers differ: rotary positions, and windows."""
+"""The attention of layers, where layers differ: rotary positions, and windows."""
 
 from dataclasses import dataclass
 

@@ -54,7 +54,7 @@ def attention_of(config: Mapping[str, Any], layers: int) -> tuple[LayerAttention
 
 
 def pooling_of(config: Mapping[str, Any]) -> Pooling:
-    """What the head reads.
+    """The pooling of the tokens that the head reads.
 
     Raises:
         BadModel: ``classifier_pooling`` is neither ``cls`` nor ``mean``.

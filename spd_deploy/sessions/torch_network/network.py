@@ -230,7 +230,7 @@ class Network:
     def _first(
         self, of: Mapping[Role, MatrixPlan], parts: ProductInputs
     ) -> MatrixProduct | GatedProduct | None:
-        """What makes the neurons, with a gate where there is one."""
+        """The product that makes the neurons, with a gate where there is one."""
         if "gate" in of:
             return GatedProduct.of(of["intermediate"], of["gate"], parts, self.layout)
         return product_of([of["intermediate"]], parts)

@@ -1,4 +1,4 @@
-"""What a layer of a torch artefact attends to: the angles of its positions, and its window."""
+"""The attention of a layer of a torch artefact: the angles of its positions, and its window."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ def layer_angles(encoder: Encoder, layer: int, device: "torch.device") -> Angles
 def window_biases(
     encoder: Encoder, layer: int, heads: int, device: "torch.device"
 ) -> "Tensor | None":
-    """What is added to the scores of each distance, ``[heads, 2 P - 1]``; None without a window."""
+    """The biases of the scores by distance, ``[heads, 2 P - 1]``; None without a window."""
     window = encoder.attention[layer].window if encoder.attention else None
     if window is None:
         return None

@@ -102,7 +102,7 @@ def probe_logits(model: PreTrainedModel) -> Tensor:
 
 
 def _makers(before: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
-    """What makes the stream: everything before the encoder, or from its last projection on."""
+    """The modules that make the stream: all before the encoder, or from its last projection on."""
     projections = [i for i, name in enumerate(before) if isinstance(modules[name], nn.Linear)]
     return list(before[projections[-1] :] if projections else before)
 

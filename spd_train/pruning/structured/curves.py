@@ -1,4 +1,4 @@
-"""What it costs to remove heads and neurons: a removal curve for each part of each layer."""
+"""The cost of removing heads and neurons: a removal curve for each part of each layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a sublayer may keep, and what that costs: in time by a latency table, or in weights."""
+"""The levels of a sublayer and their costs: in time by a latency table, or in weights."""
 
 from collections.abc import Callable, Sequence
 

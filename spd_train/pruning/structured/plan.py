@@ -71,7 +71,7 @@ class StructurePlanner:
         self._trials = Trials(network, students, curves, calibration)
 
     def for_speed(self, speed: SpeedTarget) -> list[int]:
-        """What each sublayer keeps to be as fast as ``speed`` says."""
+        """The heads or neurons that each sublayer keeps to be as fast as ``speed`` says."""
         levels = latency_levels(self.curves, speed.table)
         factor = speed.factor
         for _ in range(_MOST_SEARCHES):
@@ -96,7 +96,7 @@ class StructurePlanner:
         return Structures(heads=tuple(heads), neurons=tuple(neurons))
 
     def for_sparsity(self, sparsity: float) -> list[int]:
-        """What each sublayer keeps so that a share ``sparsity`` of all weights is pruned."""
+        """The heads or neurons that each sublayer keeps at a ``sparsity`` of all weights."""
         levels = weight_levels(self.curves)
         dense = sum(m.shape[0] * m.shape[1] for c in self.curves for m in c.sublayer.matrices)
         return self._search(levels, (1 - sparsity) * dense)

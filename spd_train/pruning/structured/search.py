@@ -201,7 +201,7 @@ class _Search:
         return Candidate(kept=kept, distance=distance)
 
     def _kept(self, levels: Sequence[int]) -> tuple[int, ...]:
-        """What each sublayer keeps at these levels."""
+        """The heads or neurons that each sublayer keeps at these levels."""
         return tuple(int(u.kept_L[i]) for u, i in zip(self.sublayers, levels, strict=True))
 
     def _cost(self, levels: Sequence[int]) -> float:

@@ -136,7 +136,7 @@ class Trials:
         return whole - whole % self._every_layer
 
     def _layer_outputs(self) -> list[dict[int, Any]]:
-        """What layers of the whole student return, of each rough batch, by the number computed."""
+        """The outputs of the whole student's layers on each rough batch, by number of layers."""
         if self._whole_outputs:
             return self._whole_outputs
         found: list[dict[int, Any]] = []
@@ -217,5 +217,5 @@ def _skipping(network: GraftedNetwork, count: int, output: Any) -> Iterator[None
 
 
 def _return(output: Any, *_: Any, **__: Any) -> Any:
-    """What the layers returned before, whatever the inputs are."""
+    """Returns the earlier outputs of the layers, whatever the inputs are."""
     return output
