@@ -65,7 +65,7 @@ class Chunks:
         return g.op("Concat", self._rolled(ends, -1), x5, self._rolled(beginnings, 1), axis=axis)
 
     def mask(self, mask_B11S: Name, axes: Axes, masked: float) -> Name:
-        """What is added to the scores ``[B, 1, N, C, C + 2 beside]``.
+        """The biases of the scores ``[B, 1, N, C, C + 2 beside]``.
 
         Args:
             mask_B11S: 0 for tokens, ``masked`` for padding.
