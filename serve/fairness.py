@@ -1,4 +1,4 @@
-"""Whose turn it is: fair queueing between requests, in tokens.
+"""Fair queueing between requests, in tokens.
 
 Each request that waits gets an equal share of the model, as if the model ran all of them at once,
 and they run in the order in which they would then end (A. Demers, S. Keshav and S. Shenker,

@@ -19,7 +19,7 @@ from exporters.precision import Precision
 from spd_deploy.domain.documents import versioned
 from spd_deploy.domain.errors import BadReport
 from spd_deploy.domain.files import read_json
-from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.lowering_names import LoweringName, ungathered_of
 from spd_deploy.domain.runtime_choice import CpuRuntime
 from spd_deploy.domain.shapes import Measured, Shape, mean_gain
 from spd_deploy.domain.spelling import counted
@@ -87,7 +87,7 @@ class Times:
     @property
     def ungathered(self) -> LoweringName:
         """The best lowering that does not gather: ``compact`` where it was timed, else dense."""
-        return "compact" if "compact" in self.seconds else "dense"
+        return ungathered_of(self.seconds)
 
     @property
     def gain(self) -> float:

@@ -21,7 +21,7 @@ from exporters.lowering.gathered import Gathered
 from exporters.lowering.lowering import Lowering
 from spd_deploy.domain.checkpoint import Checkpoint
 from spd_deploy.domain.encoder import Matrix
-from spd_deploy.domain.lowering_names import LoweringName
+from spd_deploy.domain.lowering_names import LoweringName, ungathered_of
 from spd_deploy.domain.models.architecture import FEED_FORWARD
 from spd_deploy.domain.patterns import NM, Block, Pattern, Structured, Unstructured
 
@@ -43,7 +43,7 @@ class Candidates:
     @property
     def ungathered(self) -> LoweringName:
         """The best lowering that does not gather: ``compact`` where there is one, else dense."""
-        return "compact" if "compact" in self.lowerings else "dense"
+        return ungathered_of(self.lowerings)
 
     @property
     def worth_timing(self) -> bool:

@@ -323,7 +323,7 @@ def _refuse_path(name: str) -> None:
 
 
 def _refuse_contradictions(artefact: Artefact) -> None:
-    """What the manifest says of the model, ``config.json`` and the tokenizer must say as well."""
+    """Refuse a manifest that ``config.json`` or the tokenizer contradicts."""
     task, longest = artefact.task, artefact.manifest.max_tokens
     try:
         task.decision.refuse_other_labels(task.labels)

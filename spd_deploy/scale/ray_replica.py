@@ -82,7 +82,7 @@ class RunningApp:
 
 
 class Replica:
-    """What Ray Serve makes for each replica.
+    """The server of one replica, made by Ray Serve.
 
     Args:
         options: parameters of ``create_app``; threads are the cores of the replica by default.

@@ -77,7 +77,7 @@ class InferReply(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """What the server says of itself."""
+    """The name, version and extensions of the server."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""What ``spd train --speedup`` prints: a row for each model, dense ones among them."""
+"""The table of ``spd train --speedup``: a row for each model, dense ones among them."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
