@@ -22,7 +22,7 @@ import numpy as np
 from exporters.classifier_weights import Array, ClassifierWeights
 from exporters.lowering.compact import Heads
 from exporters.onnx.graph import Graph, Name
-from exporters.onnx.layouts.layout import Axes
+from exporters.onnx.layouts.layout import Axes, beyond
 from exporters.onnx.local_attention import Chunks
 
 POSITION_BIAS = "position_bias"
@@ -98,11 +98,9 @@ class AttentionBias:
                     self._windows[key] = self.chunks.mask(self.mask, self.axes, _MASKED_SCORE)
                     return self._windows[key]
                 g, key_S = self.g, self.axes.places(self.g)
-                distance = (
-                    key_S if first else g.op("Abs", g.op("Sub", g.reshape(key_S, -1, 1), key_S))
-                )
-                beyond = g.op("Greater", distance, g.scalar(window))
-                masked = g.op("Where", beyond, g.scalar(_MASKED_SCORE), g.scalar(0.0))
+                query = g.constant(np.array(0, np.int32)) if first else g.reshape(key_S, -1, 1)
+                far = beyond(g, query, key_S, window)
+                masked = g.op("Where", far, g.scalar(_MASKED_SCORE), g.scalar(0.0))
                 self._windows[key] = g.op("Add", self.mask, masked)
         return self._windows[key]
 

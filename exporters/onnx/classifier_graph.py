@@ -78,7 +78,13 @@ class ClassifierGraph:
         layers = self.weights.encoder.layers
         heads = [self._heads(layer) for layer in range(layers)]
         bias = AttentionBias(self.g, self.weights, heads, axes, chunks)
-        rotary = Rotary(self.g, self.arithmetic, self.weights.encoder.head_size, axes)
+        rotary = Rotary(
+            self.g,
+            self.arithmetic,
+            self.weights.encoder.head_size,
+            self.weights.encoder.positions,
+            axes,
+        )
         first = self.weights.encoder.pooling == "first"
         for layer in range(layers):
             with self.g.scope(f"layer.{layer}"):

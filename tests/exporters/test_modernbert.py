@@ -26,7 +26,7 @@ from spd_deploy.sessions.awkward_texts import awkward_inputs
 from spd_deploy.sessions.checkpoint_tokenizer import tokenizer_of
 from spd_deploy.sessions.onnxruntime import MODEL_FILE, PORTABLE_FILE, OnnxSession
 from spd_deploy.sessions.open import session_from_artefact
-from spd_deploy.sessions.openvino import OpenVinoSession
+from spd_deploy.sessions.openvino import OpenVinoSession, openvino_core, precisions_of
 from tests.tiny import tiny_checkpoint, tiny_model
 
 POSITIONS = 300  # more than twice the window of real models, which these have: 64 to each side
@@ -113,7 +113,7 @@ def chunked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 artefact.folder / PORTABLE_FILE, precision="fp32", positions=POSITIONS
             ),
         }
-        made_of[str(spelled)] = (model.eval(), open_in)
+        made_of[str(spelled)] = (model.eval(), open_in, artefact.folder / PORTABLE_FILE)
     return made_of
 
 
@@ -127,7 +127,7 @@ def test_rows_in_chunks_get_transformers_logits(
     chunked: dict[str, Any], spelled: str, lengths: list[int], border: int | None
 ) -> None:
     """Whatever the lengths of the rows are, and that of the batch, in every runtime."""
-    model, open_in = chunked[spelled]
+    model, open_in, _ = chunked[spelled]
     lengths = lengths if border is None else [border, *(min(one, border) for one in lengths)]
     mask_BS = np.array([[int(i < n) for i in range(max(lengths))] for n in lengths], np.int64)
     ids_BS = np.random.default_rng(len(lengths)).integers(5, 40, mask_BS.shape)
@@ -137,6 +137,20 @@ def test_rows_in_chunks_get_transformers_logits(
     for session in open_in.values():
         found = session.run(Batch(ids_BS=ids_BS, mask_BS=mask_BS, types_BS=0 * ids_BS))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_survive_a_runtime_that_rounds_to_bf16(chunked: dict[str, Any]) -> None:
+    """In bf16 neighbours far from the beginning are one number, and an angle may be off by one."""
+    if "bf16" not in precisions_of(openvino_core()):
+        pytest.skip("OpenVINO offers no bf16 on this CPU")
+    model, _, portable = chunked["None"]
+    ids_BS = np.random.default_rng(0).integers(5, 40, (4, POSITIONS))
+    with torch.no_grad():
+        expected = model(torch.tensor(ids_BS)).logits.numpy()
+    batch = Batch(ids_BS=ids_BS, mask_BS=np.ones_like(ids_BS), types_BS=0 * ids_BS)
+
+    with OpenVinoSession(portable, precision="bf16", positions=POSITIONS) as session:
+        np.testing.assert_allclose(session.run(batch), expected, atol=0.3)
 
 
 @pytest.mark.parametrize(("max_tokens", "splits"), [(32, False), (33, True)])

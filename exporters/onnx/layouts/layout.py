@@ -14,7 +14,7 @@ from exporters.onnx.arithmetic.arithmetic import Array
 from exporters.onnx.graph import Graph, Name
 from spd_deploy.domain.text import MASK
 
-FLOAT = 1  # TensorProto.FLOAT
+FLOAT, INT32 = 1, 6  # of TensorProto
 # Heads of queries or keys to heads rotated by their positions; whether features come before tokens.
 Rotate = Callable[[Name, bool], Name]
 # Queries and keys, and whether features come before tokens in queries, to what positions add to the
@@ -37,10 +37,20 @@ class Axes:
     first: bool = False
 
     def places(self, g: Graph) -> Name:
-        """The positions 0, 1, 2, ... of a row's tokens, ``[S]`` in fp32."""
+        """The positions 0, 1, 2, ... of a row's tokens, ``[S]`` in int32.
+
+        In bf16, to which a runtime may round fp32, 257 and 258 are one number.
+        """
         whole = g.once("Squeeze", self.sequence)
         zero, one = (g.constant(np.array(value, np.int64)) for value in (0, 1))
-        return g.once("Cast", g.once("Range", zero, whole, one), to=FLOAT)
+        return g.once("Cast", g.once("Range", zero, whole, one), to=INT32)
+
+
+def beyond(g: Graph, query: Name, key: Name, window: int) -> Name:
+    """Whether positions are further from each other than a window; in int32, broadcast."""
+    difference = g.op("Sub", query, key)
+    farthest, least = (g.constant(np.array(value, np.int32)) for value in (window, -window))
+    return g.op("Or", g.op("Greater", difference, farthest), g.op("Less", difference, least))
 
 
 class SplitRows(Protocol):
