@@ -12,7 +12,8 @@ The dense model and the fast block run in every runtime and precision, so that t
 meets the best dense one; the other patterns in both runtimes' fp32 and in OpenVINO's int8. There
 blocks are gathered whatever the cost model says, which is ONNX Runtime's: ``--tune`` would see to
 it. Beside our dense graph of a BERT stands the one that ONNX Runtime's own transformer optimiser
-makes. ``--arms`` and ``--runtimes`` measure fewer.
+makes. ``--arms`` and ``--runtimes`` measure fewer. Where a run takes seconds, ``--min-runs 1`` and
+``--no-memory`` measure in less of the time.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from spd_deploy.benchmark.dense.fused import fused_from_checkpoint
 from spd_deploy.benchmark.judge import judge
 from spd_deploy.benchmark.publish import refuse_taken, write_report
 from spd_deploy.benchmark.records import BenchmarkSettings, Shape
-from spd_deploy.benchmark.run import run_benchmark
+from spd_deploy.benchmark.run import RunTools, run_benchmark
 from spd_deploy.benchmark.tables import host_latency_table, size_table
 from spd_deploy.cli.output.console import TerminalProgress, show_table
 from spd_deploy.domain.artefact import Artefact, hashes_of, save_manifest
@@ -112,7 +113,9 @@ def main() -> None:
         threads=default_threads(),
         rounds=options.rounds,
         seconds=options.seconds,
+        min_runs=options.min_runs,
     )
+    tools = RunTools() if options.memory else RunTools(weigh=lambda *_: None)
     with tempfile.TemporaryDirectory() as scratch:
         arms = [
             arm
@@ -120,7 +123,11 @@ def main() -> None:
             for arm in arms_for(Path(scratch), options.model, name, ARMS[name], options)
         ]
         report = run_benchmark(
-            arms, settings, baselines=("dense (onnxruntime)",), progress=TerminalProgress()
+            arms,
+            settings,
+            baselines=("dense (onnxruntime)",),
+            tools=tools,
+            progress=TerminalProgress(),
         )
     judgement = judge(report)
     for table in (host_latency_table(report, judgement), size_table(report)):
@@ -143,6 +150,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument(
+        "--min-runs", type=int, default=3, help="of an arm in each round; default: %(default)s"
+    )
+    parser.add_argument(
+        "--no-memory", dest="memory", action="store_false", help="do not measure memory"
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
     return parser.parse_args()
